@@ -1,0 +1,228 @@
+"""The command line: ``edgekit VERB`` loads the program file of that verb and nothing else.
+
+A verb is a file in a program folder (``edgekit train`` is ``training/train.py``) that holds one click command
+called ``main``. Programs are loaded by path and never imported by name, so the same file runs as
+``python training/train.py``. Importing this module costs click and nothing more: ``edgekit --help`` reads the table
+below.
+
+Every :class:`Program`, run either way, ends here with an exit code: 0 done, 1 failure, 2 wrong use, 3 missing
+dependency or engine, 4 source lost, 5 gate failed, 130 interrupted (``edgekit.errors``).
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgekit.errors import EdgekitError
+from edgekit.programs import find_folder
+
+VERBS = {
+    "train": ("training", "Train a detector and its objectness mask on a data set."),
+    "val": ("training", "Measure accuracy, mask recall and executed MACs of a checkpoint or bundle."),
+    "export": ("export", "Convert a checkpoint into a bundle for one board, behind an accuracy gate."),
+    "verify": ("export", "Re-run a bundle's golden input here and compare."),
+    "run": ("runtime", "Detect objects in a camera, video, folder or the demo."),
+    "profile": ("runtime", "MACs per layer and latency percentiles per stage, for every engine present."),
+    "doctor": ("runtime", "Say what works on this machine and how to mend what does not."),
+    "boards": ("runtime", "List the boards that export can target."),
+    "models": ("runtime", "List the networks with their parameters and MACs."),
+    "info": ("runtime", "Describe a bundle or a checkpoint."),
+}
+"""Verb -> (program folder, one line of help), in the order of ``edgekit --help``."""
+
+CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
+
+log = logging.getLogger("edgekit")
+
+
+class _Guarded(click.Command):
+    """A command whose every end, good or bad, is a message on stderr and an exit code."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run; with ``standalone_mode`` (the default) raise ``SystemExit``, otherwise let exceptions through."""
+
+        def call() -> Any:
+            return super(_Guarded, self).main(
+                args=args,
+                prog_name=prog_name or self.program_name(),
+                complete_var=complete_var,
+                standalone_mode=False,
+                windows_expand_args=windows_expand_args,
+                **extra,
+            )
+
+        if not standalone_mode:
+            return call()
+        sys.exit(_exit_code(call))
+
+    def program_name(self) -> str:
+        """What usage lines call this command."""
+        return "edgekit"
+
+
+class Program(_Guarded):
+    """The class of a program's ``main``: ``@click.command(cls=Program)``.
+
+    Makes ``python training/train.py`` the same as ``edgekit train``: help text, ``-v``, messages and exit codes.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs["context_settings"] = {**CONTEXT_SETTINGS, **(kwargs.get("context_settings") or {})}
+        super().__init__(*args, **kwargs)
+        self.params.append(_verbose_option())
+
+    def program_name(self) -> str:
+        """``edgekit VERB``: the stem of a program file is its verb."""
+        return f"edgekit {Path(sys.argv[0]).stem}"
+
+
+class LazyGroup(_Guarded, click.Group):
+    """A group that knows its verbs from :data:`VERBS` and loads a program only to run it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All verbs, in the table's order."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The program of one verb; an unknown verb is answered with the nearest ones."""
+        if cmd_name in VERBS:
+            return load_program(cmd_name)
+        if cmd_name.startswith("-"):
+            return None
+        raise click.exceptions.NoSuchCommand(cmd_name, possibilities=VERBS, ctx=ctx)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of verbs, written from the table so that no program is loaded."""
+        with formatter.section("Verbs"):
+            formatter.write_dl([(verb, line) for verb, (_, line) in VERBS.items()])
+
+
+def _be_verbose(_context: click.Context, _option: click.Parameter, value: bool) -> None:
+    if value:
+        log.setLevel(logging.DEBUG)
+
+
+def _verbose_option() -> click.Option:
+    return click.Option(
+        ["-v", "--verbose"], is_flag=True, expose_value=False, callback=_be_verbose, help="Log details to stderr."
+    )
+
+
+def _show_version(context: click.Context, _option: click.Parameter, value: bool) -> None:
+    if not value or context.resilient_parsing:
+        return
+    try:
+        click.echo(f"edgekit {importlib.metadata.version('edgekit-vision')}")
+    except importlib.metadata.PackageNotFoundError:
+        click.echo("edgekit, from a checkout that is not installed")
+    context.exit()
+
+
+def load_program(verb: str) -> click.Command:
+    """The click command in the program file of ``verb``, loaded by path.
+
+    Raises:
+        EdgekitError: the file is not there, so the installation is damaged.
+    """
+    path = find_folder(VERBS[verb][0]) / f"{verb}.py"
+    if not path.is_file():
+        raise EdgekitError(
+            f"the program of `edgekit {verb}` is missing: expected {path}.\n"
+            'The installation is damaged; repair it with: pip install --force-reinstall --no-deps "edgekit-vision"'
+        )
+    name = f"_edgekit_program_{verb}"
+    specification = importlib.util.spec_from_file_location(name, path)
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[name] = module  # dataclasses and worker processes look their module up by name
+    specification.loader.exec_module(module)
+    command: click.Command = module.main
+    return command
+
+
+class _StderrHandler(logging.Handler):
+    """Writes to whatever ``sys.stderr`` is at that moment; warnings and errors name their level."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+        click.echo(f"{level}{self.format(record)}", err=True)
+
+
+def _set_up_logging() -> None:
+    if not any(isinstance(handler, _StderrHandler) for handler in log.handlers):
+        log.addHandler(_StderrHandler())
+    log.setLevel(logging.INFO)
+
+
+def _say_error(message: str) -> None:
+    colour = None if not os.environ.get("NO_COLOR") else False  # None: only on a terminal (https://no-color.org)
+    click.echo(click.style("error: ", fg="red", bold=True) + message, err=True, color=colour)
+    if os.environ.get("EDGEKIT_TRACEBACK"):
+        import traceback
+
+        traceback.print_exc()
+
+
+def _exit_code(call: Callable[[], Any]) -> int:
+    """Run ``call`` and turn however it ends into an exit status."""
+    _set_up_logging()
+    try:
+        result = call()
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):  # click turns Ctrl-C into Abort
+        return 130
+    except BrokenPipeError:  # the reader of our output went away, as in `edgekit run ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except EdgekitError as error:
+        _say_error(str(error))
+        return error.exit_code
+    except Exception as error:
+        _say_error(f"unexpected {type(error).__name__}: {error}")
+        if not os.environ.get("EDGEKIT_TRACEBACK"):
+            click.echo("This is a bug in edgekit. Set EDGEKIT_TRACEBACK=1 and run again to see where.", err=True)
+        return 1
+
+
+@click.group(
+    cls=LazyGroup, context_settings=CONTEXT_SETTINGS, params=[_verbose_option()], subcommand_metavar="VERB [ARGS]..."
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Print the version and exit.",
+)
+def main() -> None:
+    """Train small object detectors, export them for edge boards, and run them there.
+
+    Detectors compute only where an objectness mask says objects can be. `edgekit VERB --help` explains one verb.
+    """
+
+
+if __name__ == "__main__":
+    main()
