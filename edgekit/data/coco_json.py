@@ -1,7 +1,7 @@
 """COCO JSON: one file with ``images``, ``annotations`` and ``categories`` (cocodataset.org/#format-data).
 
-``bbox`` is [left, top, width, height] in 0-based pixels. Two additions are understood: ``ignore`` or ``difficult`` on an
-annotation, and ``frame_index`` on an image, which names a frame (0-based) of the one video beside the file.
+``bbox`` is [left, top, width, height] in 0-based pixels. Two additions are understood: ``ignore`` or ``difficult`` on
+an annotation, and ``frame_index`` on an image, which names a frame (0-based) of the one video beside the file.
 """
 
 from __future__ import annotations
@@ -69,9 +69,9 @@ class _PictureFinder:
     def __call__(self, index: int, entry: Mapping[str, Any]) -> Path:
         if "frame_index" in entry:
             return self._the_video()
-        if not isinstance(entry.get("file_name"), str):
+        name = entry.get("file_name")
+        if not isinstance(name, str):
             raise DataError(f"{self._file}: images[{index}] has neither a 'file_name' nor a 'frame_index'")
-        name = entry["file_name"]
         if self._folder is None:
             self._folder = next((folder for folder in self._folders if (folder / name).is_file()), self._folders[0])
         return self._folder / name

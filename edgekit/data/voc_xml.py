@@ -46,7 +46,9 @@ def _read_split(folder: Path, split: str) -> list[str]:
     if not file.is_file():
         # The per-class lists (aeroplane_train.txt) are no splits of their own.
         splits = sorted(path.stem for path in folder.glob("*.txt") if "_" not in path.stem)
-        raise DataError(f"no split {split!r}: {file} does not exist; the splits here are: {', '.join(splits) or 'none'}")
+        raise DataError(
+            f"no split {split!r}: {file} does not exist; the splits here are: {', '.join(splits) or 'none'}"
+        )
     # A line may carry a second column (the per-class flag); a stem never holds a space.
     return [line.split()[0] for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
 
