@@ -1,0 +1,87 @@
+"""Inference engines behind one small protocol, one file an engine, imported only when chosen."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.errors import EngineError, MissingDependencyError, UsageError
+
+Tensors = dict[str, NDArray[np.float32]]
+
+
+class Engine(Protocol):
+    """One loaded graph.
+
+    Whatever the engine's own layout and precision, tensors go in and out by name as float32 in NCHW order:
+
+    ======== ==================== ================================================================
+    graph    inputs               outputs
+    ======== ==================== ================================================================
+    omg      image [1,3,H,W]      objectness [1,1,G,G], logits
+    detector image [1,3,H,W],     class_logits [1,A,C], box_offsets [1,A,4]; zero at inactive
+             mask [1,1,G,G] (0/1) anchors
+    ======== ==================== ================================================================
+    """
+
+    name: str
+    """The engine with its version and the device or provider in use, e.g. ``openvino 2026.4 CPU``."""
+
+    def run(self, inputs: Tensors) -> Tensors:
+        """Run the graph once; raises :class:`EngineError` when it fails or gives NaN or infinity."""
+        ...
+
+
+ENGINES = {
+    "tflite": ("edgekit.backends.tflite", ".tflite"),
+    "openvino": ("edgekit.backends.openvino", ".xml"),
+    "onnxruntime": ("edgekit.backends.onnxruntime", ".onnx"),
+}
+"""Engine name -> (module, suffix of the graph files made for it). The module has ``load`` and ``require``."""
+
+
+def load_engine(name: str, graph: Path, *, threads: int, options: Mapping[str, Any] | None = None) -> Engine:
+    """Load ``graph`` into the engine called ``name``.
+
+    Args:
+        name: one of :data:`ENGINES`.
+        graph: the graph file, of a suffix that the engine reads.
+        threads: CPU threads, at least 1.
+        options: the engine's own settings, from a bundle's ``engine_options[name]``, and ``precision`` (``fp32``,
+            ``fp16`` or ``int8``); each backend's ``load`` says what it reads and what it refuses.
+
+    Raises:
+        UsageError: no such engine.
+        MissingDependencyError: the engine is not installed.
+        EngineError: the engine refuses the file or an option.
+    """
+    module = importlib.import_module(_module(name))
+    engine: Engine = module.load(graph, threads=threads, options=options or {})
+    return engine
+
+
+def engine_problem(name: str) -> MissingDependencyError | EngineError | None:
+    """Why the engine called ``name`` cannot be used here, or None when it can. Imports it to find out.
+
+    Raises:
+        UsageError: no such engine.
+    """
+    try:
+        importlib.import_module(_module(name)).require()
+    except (MissingDependencyError, EngineError) as problem:
+        return problem
+    return None
+
+
+def _module(name: str) -> str:
+    if name not in ENGINES:
+        near = difflib.get_close_matches(name, ENGINES, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise UsageError(f"no engine is called {name!r}{hint} There are: {', '.join(ENGINES)}")
+    return ENGINES[name][0]

@@ -1,0 +1,83 @@
+"""A PyTorch model behind the engine protocol: what checkpoints run on, and what every export is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgekit.backends import Tensors
+from edgekit.backends.boundary import RUNNING, check_finite, translated
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from edgekit.models.masked_detector import MaskedDetector
+
+
+def load_pair(model: MaskedDetector, *, threads: int) -> tuple[TorchEngine, TorchEngine]:
+    """The engines (omg, detector) of ``model``, which must be in evaluation mode and stays shared with the caller.
+
+    Raises:
+        ValueError: ``model`` is in training mode, where batch norm would depend on the batch.
+    """
+    return (
+        TorchEngine(model.omg, "omg", inputs=("image",), outputs=("objectness",), threads=threads),
+        TorchEngine(
+            model.detector,
+            "detector",
+            inputs=("image", "mask"),
+            outputs=("class_logits", "box_offsets"),
+            threads=threads,
+        ),
+    )
+
+
+class TorchEngine:
+    """One module; it runs wherever its parameters are."""
+
+    def __init__(
+        self, module: nn.Module, graph: str, *, inputs: tuple[str, ...], outputs: tuple[str, ...], threads: int
+    ) -> None:
+        """Name the positional arguments of ``module`` (``inputs``) and the tensors it returns (``outputs``)."""
+        import torch
+
+        if module.training:
+            raise ValueError(f"the {graph} module is in training mode; call .eval() on the model first")
+        self._module = module
+        self._graph = graph
+        self._inputs, self._outputs = inputs, outputs
+        self._threads = threads
+        self._device = next(module.parameters()).device
+        self.name = f"torch {torch.__version__} {self._device.type.upper()}"
+
+    def run(self, inputs: Tensors) -> Tensors:
+        """Run the module once, with ``threads`` CPU threads; the process's own number comes back afterwards."""
+        import torch
+
+        with (
+            translated("torch", self._graph, RUNNING, (RuntimeError, ValueError, MemoryError)),
+            _cpu_threads(self._threads),
+            torch.inference_mode(),
+        ):
+            tensors = [torch.from_numpy(np.ascontiguousarray(inputs[name])).to(self._device) for name in self._inputs]
+            result = self._module(*tensors)
+            values = result if isinstance(result, tuple) else (result,)
+            arrays = [value.float().cpu().numpy() for value in values]
+        return check_finite("torch", self._graph, dict(zip(self._outputs, arrays, strict=True)))
+
+
+@contextmanager
+def _cpu_threads(threads: int) -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    if before != threads:
+        torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        if before != threads:
+            torch.set_num_threads(before)
