@@ -1,0 +1,166 @@
+"""Multiply-accumulate operations (MACs) of a detector: dense, and executed under a mask.
+
+One MAC is one multiplication with its addition. Convolutions and linear layers are counted; biases, activations,
+additions and resizing are not. Batch norm costs nothing: exported graphs have it folded into the convolution.
+
+The layer table is plain data: it is counted once with PyTorch (:func:`count_macs`), travels in ``bundle.json`` and
+gives executed MACs on a board without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from edgekit.errors import BundleError, MissingDependencyError
+from edgekit.masks.pyramid import Mask, mask_at
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from edgekit.models.masked_detector import MaskedDetector
+
+GRAPHS = ("omg", "detector")
+KINDS = ("conv", "depthwise", "linear")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerMacs:
+    """One convolution or linear layer for one image."""
+
+    name: str
+    """Its place in the PyTorch model, e.g. ``detector.backbone.stem.conv``."""
+
+    kind: str
+    """``conv`` (any but depthwise), ``depthwise`` or ``linear``."""
+
+    graph: str
+    """``omg`` or ``detector``."""
+
+    parameters: int
+    """Weights and one bias an output channel, as in an exported graph, where batch norm is folded into them."""
+
+    macs: int
+    """Multiply-adds without a mask; taps on padding count."""
+
+    rows: int
+    columns: int
+    """Size of the output; 1x1 for a linear layer."""
+
+
+def total_macs(layers: Iterable[LayerMacs], graph: str) -> int:
+    """Dense MACs of one graph, ``omg`` or ``detector``."""
+    return sum(layer.macs for layer in layers if layer.graph == graph)
+
+
+def executed_layer_macs(layers: Sequence[LayerMacs], mask: Mask, *, omg: bool) -> list[int]:
+    """The MACs of each layer that a site-skipping engine executes under ``mask`` [G, G].
+
+    A detector layer computes only its output sites that are active at its resolution, all channels and taps of them.
+    The OMG network has no mask: it counts fully, or not at all where the mask comes without it (``omg`` False).
+    """
+    sizes = {(layer.rows, layer.columns) for layer in layers if layer.graph == "detector"}
+    active = {size: int(mask_at(mask, rows=size[0], columns=size[1]).sum()) for size in sizes}
+    return [
+        layer.macs // (layer.rows * layer.columns) * active[layer.rows, layer.columns]
+        if layer.graph == "detector"
+        else layer.macs * omg
+        for layer in layers
+    ]
+
+
+def executed_macs(layers: Sequence[LayerMacs], mask: Mask, *, omg: bool) -> int:
+    """The sum of :func:`executed_layer_macs`."""
+    return sum(executed_layer_macs(layers, mask, omg=omg))
+
+
+def layers_to_json(layers: Iterable[LayerMacs]) -> list[dict[str, Any]]:
+    """The table as ``bundle.json`` holds it under ``layers``."""
+    return [asdict(layer) for layer in layers]
+
+
+def layers_from_json(document: object) -> tuple[LayerMacs, ...]:
+    """The inverse of :func:`layers_to_json`.
+
+    Raises:
+        BundleError: the table is malformed; the message names the entry.
+    """
+    if not isinstance(document, list):
+        raise BundleError(f"the layer table should be a list, got {type(document).__name__}")
+    return tuple(_layer_from_json(index, entry) for index, entry in enumerate(document))
+
+
+def _layer_from_json(index: int, entry: object) -> LayerMacs:
+    where = f"layers[{index}]"
+    if not isinstance(entry, Mapping) or set(entry) != set(LayerMacs.__dataclass_fields__):
+        expected = ", ".join(LayerMacs.__dataclass_fields__)
+        raise BundleError(f"{where} should have exactly {expected}, got {entry!r:.200}")
+    for key in ("parameters", "macs", "rows", "columns"):
+        if isinstance(entry[key], bool) or not isinstance(entry[key], int) or entry[key] < 1:
+            raise BundleError(f"{where}: {key} should be a positive whole number, got {entry[key]!r}")
+    if not isinstance(entry["name"], str) or entry["graph"] not in GRAPHS or entry["kind"] not in KINDS:
+        raise BundleError(f"{where}: expected a name, graph in {GRAPHS} and kind in {KINDS}, got {entry!r:.200}")
+    if entry["macs"] % (entry["rows"] * entry["columns"]):
+        raise BundleError(f"{where}: {entry['macs']} MACs do not divide by {entry['rows']}x{entry['columns']} sites")
+    return LayerMacs(**entry)
+
+
+def count_macs(model: MaskedDetector) -> tuple[LayerMacs, ...]:
+    """The layers of ``model`` in the order in which they run, OMG first.
+
+    Raises:
+        MissingDependencyError: PyTorch is not installed.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingDependencyError("torch", "train", "count the MACs of a model") from error
+
+    parameter = next(model.parameters())
+    image = torch.zeros(1, 3, model.spec.height, model.spec.width, dtype=parameter.dtype, device=parameter.device)
+    was_training = model.training
+    model.eval()  # so that batch norm statistics stay as they are
+    try:
+        with torch.inference_mode():
+            return (*_count(model.omg, "omg", image), *_count(model.detector, "detector", image))
+    finally:
+        model.train(was_training)
+
+
+def _count(module: nn.Module, graph: str, image: Tensor) -> list[LayerMacs]:
+    from torch import nn
+
+    layers: list[LayerMacs] = []
+
+    def record(name: str, layer: nn.Conv2d | nn.Linear, output: Tensor) -> None:
+        # Each output value costs one MAC for each weight of its channel.
+        taps = layer.weight[0].numel()
+        channels, (rows, columns) = layer.weight.shape[0], (1, 1)
+        kind = "linear"
+        if isinstance(layer, nn.Conv2d):
+            rows, columns = output.shape[-2:]
+            kind = "depthwise" if layer.groups == layer.in_channels > 1 else "conv"
+        layers.append(
+            LayerMacs(
+                name=f"{graph}.{name}",
+                kind=kind,
+                graph=graph,
+                parameters=layer.weight.numel() + channels,
+                macs=taps * channels * rows * columns,
+                rows=rows,
+                columns=columns,
+            )
+        )
+
+    handles = [
+        layer.register_forward_hook(lambda layer, _inputs, output, name=name: record(name, layer, output))
+        for name, layer in module.named_modules()
+        if isinstance(layer, nn.Conv2d | nn.Linear)
+    ]
+    try:
+        module(image)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return layers
