@@ -131,7 +131,7 @@ def _show_version(context: click.Context, _option: click.Parameter, value: bool)
     try:
         click.echo(f"edgekit {importlib.metadata.version('edgekit-vision')}")
     except importlib.metadata.PackageNotFoundError:
-        click.echo("edgekit, from a checkout that is not installed")
+        click.echo("edgekit (a checkout, not installed)")
     context.exit()
 
 

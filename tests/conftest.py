@@ -1,0 +1,55 @@
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _folder_or_skip(path: Path) -> Path:
+    if not path.is_dir():
+        pytest.skip(
+            f"needs the development data in {path.relative_to(ROOT.parent)}, beside the checkout, which is absent"
+        )
+    return path
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder ``shared`` beside the checkout: data sets, clips and starting weights. Skips where it is absent."""
+    return _folder_or_skip(ROOT.parent / "shared")
+
+
+@pytest.fixture(scope="session")
+def voc07(shared: Path) -> Path:
+    """VOC2007 photographs: 20 classes, 3452 train and 500 val images, COCO JSON."""
+    return _folder_or_skip(shared / "data" / "voc07")
+
+
+@pytest.fixture(scope="session")
+def pets09(shared: Path) -> Path:
+    """One fixed-camera clip with boxes of persons on each frame."""
+    return _folder_or_skip(shared / "data" / "fixedcam_pets09")
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that reaches out of this machine fails, whatever the weather; loopback and Unix sockets are fine."""
+    for name in ("connect", "connect_ex"):
+        monkeypatch.setattr(socket.socket, name, _only_local(getattr(socket.socket, name)))
+
+
+def _only_local(connect: Callable[..., Any]) -> Callable[..., Any]:
+    def guarded(self: socket.socket, address: Any) -> Any:
+        host = address[0] if isinstance(address, tuple) else None
+        if host not in (None, "localhost", "::1") and not str(host).startswith("127."):
+            raise RuntimeError(f"a test tried to connect to {address}: tests must not need the network")
+        return connect(self, address)
+
+    return guarded
