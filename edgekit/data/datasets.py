@@ -120,6 +120,11 @@ def open_dataset(
     if not annotations.images:
         raise DataError(f"the data set {path} ({split}) is empty: {annotations.source} lists no image")
     _require_files(annotations)
+    for image in annotations.images:
+        if image.height < 1 or image.width < 1:
+            raise DataError(
+                f"{annotations.source}: {image.path.name} is said to be {image.width}x{image.height} pixels"
+            )
     names, numbers = match_classes(annotations, classes, class_map or {})
     check = BoxCheck(annotations.source)
     samples = tuple(_sample(image, numbers, check) for image in annotations.images)

@@ -6,6 +6,7 @@ ten pixels wide. Here they become 0-based with the right and bottom edge exclusi
 
 from __future__ import annotations
 
+import math
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -95,6 +96,9 @@ def _read_object(file: Path, index: int, node: ElementTree.Element) -> Annotated
 def _number(file: Path, where: str, node: ElementTree.Element, tag: str) -> float:
     text = node.findtext(tag)
     try:
-        return float(text or "")
-    except ValueError as error:
-        raise DataError(f"{file}: {where} needs a number in <{tag}>, got {text!r}") from error
+        value = float(text or "")
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise DataError(f"{file}: {where} needs a finite number in <{tag}>, got {text!r}")
+    return value

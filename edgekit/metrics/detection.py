@@ -48,7 +48,7 @@ class DetectionMetrics:
     """Only the classes that have a box to find."""
 
     precision_at_recall: Mapping[str, NDArray[np.float64]]
-    """Class -> [101] best precision at IoU .5 with at least the recall of each of ``RECALL_LEVELS``; 0 if not reached."""
+    """Class -> [101] best precision at IoU .5 with at least each recall of ``RECALL_LEVELS``; 0 where not reached."""
 
     images: int
     objects: int
