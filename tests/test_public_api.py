@@ -51,7 +51,8 @@ def imports_of(statements: str) -> set[str]:
         f"{statements}\n"
         "print(json.dumps(sorted({name.partition('.')[0] for name in set(sys.modules) - before})), file=sys.stderr)"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
     names = set(json.loads(done.stderr.splitlines()[-1]))
     return {name for name in names - sys.stdlib_module_names if not name.startswith("_")}
 
