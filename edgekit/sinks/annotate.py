@@ -1,0 +1,85 @@
+"""Draw what a detector found on the picture, and darken what it did not look at."""
+
+from __future__ import annotations
+
+import colorsys
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.data.letterbox import letterbox
+from edgekit.masks.pyramid import Mask
+from edgekit.spec import DetectorSpec
+
+if TYPE_CHECKING:
+    from edgekit.pipeline import FrameResult
+
+Picture = NDArray[np.uint8]
+Colour = tuple[int, int, int]
+
+BACKGROUND_LIGHT = 0.4
+"""Brightness that is left where the detector did not look: clearly darker, still recognisable."""
+
+
+def annotate(image: Picture, result: FrameResult, spec: DetectorSpec) -> Picture:
+    """A copy of ``image`` [h, w, 3] RGB with inactive background darkened, boxes, labels and the active share."""
+    canvas = shade_background(image, result.mask, spec)
+    height, width = image.shape[:2]
+    scale = max(0.35, min(height, width) / 900)
+    # The worst first, so that the best box is on top.
+    found = result.detections
+    for box, score, class_id in reversed(list(zip(found.boxes_xyxy, found.scores, found.class_ids, strict=True))):
+        left, top, right, bottom = (round(float(edge)) for edge in box)
+        colour = class_colour(int(class_id))
+        cv2.rectangle(canvas, (left, top), (right - 1, bottom - 1), colour, max(1, round(2 * scale + 0.5)), cv2.LINE_AA)
+        _write(canvas, f"{spec.classes[int(class_id)]} {score:.2f}", left=left, bottom=top, scale=scale, paper=colour)
+    share = f"active {result.active_share:.0%}"
+    _write(canvas, share, left=0, bottom=height, scale=scale, paper=(32, 32, 32))
+    return canvas
+
+
+def shade_background(image: Picture, mask: Mask, spec: DetectorSpec) -> Picture:
+    """A copy of ``image`` [h, w, 3] with every pixel darkened whose cell of ``mask`` [G, G] is inactive."""
+    height, width = image.shape[:2]
+    rows, columns = _cells(height, width, spec.height, spec.width, mask.shape)
+    active = mask[rows[:, None], columns[None, :]]  # [h, w]
+    dark = cv2.convertScaleAbs(image, alpha=BACKGROUND_LIGHT)
+    return np.where(active[..., None], image, np.asarray(dark, np.uint8))
+
+
+@lru_cache(maxsize=8)
+def _cells(
+    height: int, width: int, input_height: int, input_width: int, grid: tuple[int, int]
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The mask row of each row of a ``height`` x ``width`` picture, and the mask column of each of its columns."""
+    boxed = letterbox(np.zeros((height, width, 3), np.uint8), height=input_height, width=input_width)
+    sizes = ((height, boxed.top, input_height, grid[0]), (width, boxed.left, input_width, grid[1]))
+    rows, columns = (
+        np.clip(((np.arange(length) + 0.5) * boxed.scale + bar) * cells / input_length, 0, cells - 1).astype(np.intp)
+        for length, bar, input_length, cells in sizes
+    )
+    return rows, columns
+
+
+def class_colour(class_id: int) -> Colour:
+    """A bright RGB colour for each class; neighbouring ids get hues that are far apart."""
+    hue = (0.13 + class_id * 0.61803398875) % 1  # the golden ratio spreads any number of hues evenly
+    red, green, blue = colorsys.hsv_to_rgb(hue, 0.75, 1.0)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def _write(canvas: Picture, text: str, *, left: int, bottom: int, scale: float, paper: Colour) -> None:
+    """``text`` on a strip of ``paper`` whose lower edge is ``bottom``, moved so that it lies inside the picture."""
+    font, ink_width = cv2.FONT_HERSHEY_SIMPLEX, max(1, round(1.5 * scale))
+    (text_width, text_height), below = cv2.getTextSize(text, font, scale, ink_width)
+    margin = max(2, round(4 * scale))
+    strip_height, strip_width = text_height + below + margin, text_width + 2 * margin
+    left = max(0, min(left, canvas.shape[1] - strip_width))
+    bottom = max(strip_height, bottom)
+    luminance = 0.299 * paper[0] + 0.587 * paper[1] + 0.114 * paper[2]  # ITU-R BT.601
+    ink = (0, 0, 0) if luminance > 128 else (255, 255, 255)
+    cv2.rectangle(canvas, (left, bottom - strip_height), (left + strip_width, bottom - 1), paper, cv2.FILLED)
+    cv2.putText(canvas, text, (left + margin, bottom - below), font, scale, ink, ink_width, cv2.LINE_AA)
