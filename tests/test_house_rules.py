@@ -44,7 +44,7 @@ def test_the_library_neither_prints_nor_exits() -> None:
 
 
 def test_every_module_says_what_it_is() -> None:
-    silent = [
-        str(path.relative_to(ROOT)) for path in LIBRARY + PROGRAMS if not ast.get_docstring(ast.parse(path.read_text()))
-    ]
-    assert silent == []
+    openings = {
+        str(path.relative_to(ROOT)): ast.get_docstring(ast.parse(path.read_text())) for path in LIBRARY + PROGRAMS
+    }
+    assert [name for name, opening in openings.items() if not opening or opening.startswith("TODO")] == []
