@@ -1,0 +1,311 @@
+"""``bundle.json``: what it says, and the strict check of every field."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgekit.bundle.fields import Fields, number, short
+from edgekit.bundle.paths import check_distinct, check_path
+from edgekit.errors import BundleError, BundleIntegrityError
+from edgekit.masks.pyramid import mask_at
+from edgekit.spec import DetectorSpec
+
+FORMAT = "edgekit-bundle"
+VERSION = 1
+NAME = "bundle.json"
+
+GRAPH_FORMATS = {
+    "onnx": (".onnx", ("onnxruntime", "openvino")),
+    "tflite": (".tflite", ("tflite",)),
+    "openvino": (".xml", ("openvino",)),
+}
+"""Graph format -> (suffix of its files, engines that run it)."""
+
+GRAPHS = ("omg", "detector")
+PRECISIONS = ("fp32", "fp16", "int8")
+
+MAX_FILES = 64
+MAX_BYTES = 1 << 30
+"""All files of a bundle together; the largest detector planned is a quarter of it."""
+
+MAX_ANCHORS = 1_000_000
+
+_KEYS = (
+    "format",
+    "version",
+    "name",
+    "task",
+    "spec",
+    "target",
+    "graph_format",
+    "precision",
+    "engines",
+    "threads",
+    "graphs",
+    "engine_options",
+    "golden",
+    "calibration",
+    "macs",
+    "parameters",
+    "accuracy",
+    "kept_float",
+    "parity",
+    "provenance",
+    "tool_versions",
+    "files",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileEntry:
+    """What a file must be."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tolerance:
+    """How far a run of the golden input may be from the recorded one."""
+
+    objectness: float
+    """Largest difference of a cell's objectness (0..1)."""
+
+    mask_cells: int
+    """How many cells of the mask may differ."""
+
+    score: float
+    """Largest difference of a score (0..1)."""
+
+    box_px: float
+    """Largest difference of a box side, in input pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Golden:
+    """The self-test: a letterboxed input, what it gave when the bundle was made, and how close is close enough."""
+
+    input: str
+    output: str
+    tolerance: Tolerance
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """A ``bundle.json`` in which every field has been checked."""
+
+    name: str
+    spec: DetectorSpec
+    target: str | None
+    """Board that it was exported for."""
+
+    graph_format: str
+    """``onnx``, ``tflite`` or ``openvino``."""
+
+    precision: str
+    """``fp32``, ``fp16`` or ``int8``."""
+
+    engines: tuple[str, ...]
+    """Engines that run the graphs, best first."""
+
+    threads: int
+    """CPU threads that suit the target."""
+
+    graphs: Mapping[str, str]
+    """``omg`` and ``detector`` -> path of the graph file."""
+
+    engine_options: Mapping[str, Mapping[str, Any]]
+    """Engine -> its own settings; each backend checks them."""
+
+    golden: Golden
+    macs: Mapping[str, int]
+    """Multiply-accumulates of one frame without a mask: ``dense`` (the detector) and ``omg``."""
+
+    parameters: int
+    files: Mapping[str, FileEntry]
+    """Path -> size and hash, of every file but ``bundle.json``."""
+
+    document: Mapping[str, Any]
+    """The JSON as it was read, with the fields that only people look at."""
+
+
+def read_manifest(document: object, where: str = NAME) -> Manifest:
+    """Check a parsed ``bundle.json``.
+
+    Raises:
+        BundleError: a field is missing, unknown, of the wrong type or out of range; the message names it.
+        BundlePathError: a path leads outside the bundle.
+        BundleIntegrityError: a path names a file that ``files`` does not list.
+    """
+    root = Fields(document, where)
+    root.choice("format", (FORMAT,))
+    if root.integer("version", 1, 10**6) != VERSION:
+        raise BundleError(
+            f"{where}: version {root.value['version']} is not known; this edgekit reads version {VERSION}.\n"
+            "The bundle comes from a newer edgekit: pip install --upgrade edgekit-vision"
+        )
+    root = Fields(document, where, _KEYS)
+    root.choice("task", ("detection",))
+    graph_format = root.choice("graph_format", GRAPH_FORMATS)
+    files = _files(root.child("files"))
+    _check_remarks(root)
+    return Manifest(
+        name=root.text("name", r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", "a name of letters, digits, '.', '_' and '-'"),
+        spec=read_spec(root.get("spec"), root.path("spec")),
+        target=None if root.get("target") is None else root.text("target"),
+        graph_format=graph_format,
+        precision=root.choice("precision", PRECISIONS),
+        engines=_engines(root, graph_format),
+        threads=root.integer("threads", 1, 1024),
+        graphs=_graphs(root.child("graphs", GRAPHS), graph_format, files),
+        engine_options=_engine_options(root.child("engine_options")),
+        golden=_golden(root.child("golden", ("input", "output", "tolerance")), files),
+        macs=_macs(root.child("macs")),
+        parameters=root.integer("parameters", 0, 10**12),
+        files=files,
+        document=root.value,
+    )
+
+
+def read_spec(value: object, where: str = "spec") -> DetectorSpec:
+    """Check the JSON of a :class:`DetectorSpec`; raises :class:`BundleError` naming the field."""
+    root = Fields(value, where, DetectorSpec.__dataclass_fields__)
+    root.text("model", r"[\w.-]{1,100}", "a model name")
+    classes = root.texts("classes", least=1, most=10_000)
+    if len(set(classes)) != len(classes):
+        raise BundleError(f"{root.path('classes')}: the name {_repeated(classes)!r} appears twice")
+    for side in ("height", "width"):
+        root.integer(side, 1, 8192)
+    root.number("mean", -1e6, 1e6)
+    for key in ("std", "centre_variance", "size_variance"):
+        root.number(key, 1e-9, 1e6)
+    for key in ("score_threshold", "nms_iou", "mask_threshold"):
+        root.number(key, 0, 1)
+    root.integer("max_detections", 1, 100_000)
+    grid = root.integer("mask_grid", 1, 1024)
+    root.integer("mask_dilation", 0, grid)
+    _check_anchors(root, grid)
+    return DetectorSpec.from_json(root.value)
+
+
+def _check_anchors(spec: Fields, grid: int) -> None:
+    levels = spec.items("anchors", most=32)
+    anchors = 0
+    for i, entry in enumerate(levels):
+        level = Fields(entry, f"{spec.path('anchors')}[{i}]", ("rows", "columns", "sizes"))
+        rows, columns = level.integer("rows", 1, 8192), level.integer("columns", 1, 8192)
+        sizes = level.items("sizes", most=100)
+        for j, size in enumerate(sizes):
+            if not isinstance(size, list | tuple) or len(size) != 2:
+                raise BundleError(f"{level.path('sizes')}[{j}] must be [width, height], got {short(size)}")
+            for side in size:
+                number(side, f"{level.path('sizes')}[{j}]", 1e-6, 1e6)
+        anchors += rows * columns * len(sizes)
+        if anchors > MAX_ANCHORS:
+            raise BundleError(f"{spec.path('anchors')} are more than {MAX_ANCHORS} in all")
+        try:
+            mask_at(np.ones((grid, grid), np.bool_), rows=rows, columns=columns)
+        except ValueError as error:
+            raise BundleError(f"{level.where} does not fit mask_grid: {error}") from error
+    if not anchors:
+        raise BundleError(f"{spec.path('anchors')} must have at least one anchor, got none")
+
+
+def _files(fields: Fields) -> dict[str, FileEntry]:
+    if len(fields.value) > MAX_FILES:
+        raise BundleError(f"{fields.where} lists {len(fields.value)} files; a bundle has at most {MAX_FILES}")
+    entries = {}
+    for path in fields.value:
+        check_path(path, fields.where)
+        entry = fields.child(path, ("sha256", "bytes"))
+        digest = entry.text("sha256", r"[0-9a-f]{64}", "64 hexadecimal digits")
+        entries[path] = FileEntry(sha256=digest, bytes=entry.integer("bytes", 0, MAX_BYTES))
+    check_distinct([NAME, *entries], fields.where)
+    if (total := sum(entry.bytes for entry in entries.values())) > MAX_BYTES:
+        raise BundleError(f"{fields.where}: {total} bytes in all; a bundle has at most {MAX_BYTES}")
+    return entries
+
+
+def _engines(root: Fields, graph_format: str) -> tuple[str, ...]:
+    engines = root.texts("engines", least=1, most=10)
+    able = GRAPH_FORMATS[graph_format][1]
+    for name in engines:
+        if name not in able:
+            raise BundleError(
+                f"{root.path('engines')}: {short(name)} does not run {graph_format} graphs; {', '.join(able)} can"
+            )
+    if len(set(engines)) != len(engines):
+        raise BundleError(f"{root.path('engines')}: {_repeated(engines)!r} appears twice")
+    return engines
+
+
+def _engine_options(fields: Fields) -> dict[str, dict[str, Any]]:
+    return {name: fields.mapping(name) for name in fields.value}
+
+
+def _graphs(fields: Fields, graph_format: str, files: Mapping[str, FileEntry]) -> dict[str, str]:
+    suffix = GRAPH_FORMATS[graph_format][0]
+    graphs = {name: _listed(fields, name, files) for name in GRAPHS}
+    for name, path in graphs.items():
+        if not path.endswith(suffix):
+            raise BundleError(f"{fields.path(name)} must end in {suffix}, got {short(path)}")
+        weights = path.removesuffix(".xml") + ".bin"
+        if suffix == ".xml" and weights not in files:
+            raise BundleIntegrityError(f"{fields.path(name)}: its weights {weights!r} are not listed in files")
+    return graphs
+
+
+def _golden(fields: Fields, files: Mapping[str, FileEntry]) -> Golden:
+    limits = fields.child("tolerance", Tolerance.__dataclass_fields__)
+    return Golden(
+        input=_listed(fields, "input", files),
+        output=_listed(fields, "output", files),
+        tolerance=Tolerance(
+            objectness=limits.number("objectness", 0, 1),
+            mask_cells=limits.integer("mask_cells", 0, 1024 * 1024),
+            score=limits.number("score", 0, 1),
+            box_px=limits.number("box_px", 0, 8192),
+        ),
+    )
+
+
+def _macs(fields: Fields) -> dict[str, int]:
+    for required in ("dense", "omg"):
+        fields.get(required)
+    return {key: fields.integer(key, 0, 10**15) for key in fields.value}
+
+
+def _listed(fields: Fields, key: str, files: Mapping[str, FileEntry]) -> str:
+    path = check_path(fields.text(key), fields.path(key))
+    if path not in files:
+        raise BundleIntegrityError(f"{fields.path(key)} names {path!r}, which is not listed in files")
+    return path
+
+
+def _check_remarks(root: Fields) -> None:
+    """The fields that only people read: right kind, and nothing in them that JSON cannot write again."""
+    root.texts("kept_float", most=10_000)
+    for key in ("parity", "provenance", "tool_versions"):
+        root.mapping(key)
+    for key in ("calibration", "accuracy"):
+        if root.get(key) is not None:
+            root.mapping(key)
+    for key in ("training_data", "starting_weights"):
+        root.child("provenance").text(key)
+    if root.get("calibration") is not None:
+        calibration = root.child("calibration")
+        calibration.integer("images", 1, 10**9)
+        calibration.text("sha256", r"[0-9a-f]{64}", "64 hexadecimal digits")
+    try:
+        json.dumps(root.value, allow_nan=False)
+    except ValueError as error:
+        raise BundleError(f"{root.where} holds an infinite number: {error}") from error
+
+
+def _repeated(names: tuple[str, ...]) -> str:
+    return next(name for name in names if names.count(name) > 1)

@@ -1,0 +1,286 @@
+"""From a picture to detections: the one path that val, run, the export gate, verify and profile all take.
+
+letterbox -> mask -> detector -> decode. A graph runs only when its result is needed: the OMG network if the mask source
+asks for objectness, the detector if any cell is active.
+
+H, W input height and width; G mask grid; A anchors; C classes.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.backends import Engine, engine_problem, load_engine
+from edgekit.boxes import nms
+from edgekit.bundle import Bundle, open_bundle
+from edgekit.data.letterbox import Letterboxed, letterbox
+from edgekit.detections import Detections
+from edgekit.errors import UsageError
+from edgekit.masks.pyramid import Mask
+from edgekit.masks.sources import MaskInput, MaskSource, parse_mask_source
+from edgekit.masks.statistics import active_share
+from edgekit.models.anchors import anchor_boxes, anchor_mask, decode
+from edgekit.spec import DetectorSpec
+
+log = logging.getLogger("edgekit")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameResult:
+    """Everything about one frame."""
+
+    detections: Detections
+    mask: Mask
+    """[G, G] the cells that the detector looked at."""
+
+    active_share: float
+    """Share 0..1 of the cells that are active."""
+
+    timings_ms: dict[str, float]
+    """Wall time of ``letterbox``, ``mask`` (with the OMG network), ``detector``, ``decode`` (with NMS), ``total``."""
+
+
+class Pipeline:
+    """A detector ready to run: specification, two graphs and a source of masks."""
+
+    def __init__(self, spec: DetectorSpec, omg: Engine, detector: Engine, mask_source: MaskSource) -> None:
+        self.spec = spec
+        self.omg = omg
+        self.detector = detector
+        self.mask_source = mask_source
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names that ``Detections.class_ids`` index."""
+        return self.spec.classes
+
+    @property
+    def engine_name(self) -> str:
+        """The engine with its version and device."""
+        return self.detector.name
+
+    def with_mask(self, mask: str | MaskSource) -> Pipeline:
+        """The same loaded graphs behind another mask source."""
+        return Pipeline(self.spec, self.omg, self.detector, _mask_source(mask, self.spec))
+
+    def process(
+        self,
+        image_rgb: NDArray[np.uint8],
+        truth_xyxy: NDArray[np.float32] | None = None,
+        score_threshold: float | None = None,
+    ) -> FrameResult:
+        """Detect objects in one picture.
+
+        Args:
+            image_rgb: [h, w, 3] of any size.
+            truth_xyxy: [N, 4] ground-truth boxes in its pixels; only the mask source ``truth`` looks at them.
+            score_threshold: lowest score 0..1 to report; ``None`` is ``spec.score_threshold``.
+
+        Raises:
+            EngineError: a graph fails or gives NaN.
+            UsageError: the mask source needs what this frame lacks.
+            ValueError: not a uint8 picture [h, w, 3].
+        """
+        clock = _Clock()
+        letterboxed = letterbox(image_rgb, height=self.spec.height, width=self.spec.width)
+        image = self.input_tensor(letterboxed)
+        clock.lap("letterbox")
+        mask = self.mask_source(
+            MaskInput(
+                letterboxed=letterboxed,
+                spec=self.spec,
+                objectness=functools.cache(functools.partial(self.objectness, image)),
+                truth_xyxy=truth_xyxy,
+            )
+        )
+        clock.lap("mask")
+        raw = self.detect(image, mask) if mask.any() else None
+        clock.lap("detector")
+        threshold = self.spec.score_threshold if score_threshold is None else score_threshold
+        detections = postprocess(self.spec, *raw, mask, letterboxed, threshold) if raw else Detections.empty()
+        clock.lap("decode")
+        return FrameResult(
+            detections=detections, mask=mask, active_share=active_share(mask), timings_ms=clock.total("total")
+        )
+
+    def input_tensor(self, letterboxed: Letterboxed) -> NDArray[np.float32]:
+        """[1, 3, H, W] normalised; a view of NHWC memory, which engines of that layout take without a copy."""
+        normalised = (letterboxed.image.astype(np.float32) - np.float32(self.spec.mean)) / np.float32(self.spec.std)
+        return normalised.transpose(2, 0, 1)[None]
+
+    def objectness(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Run the OMG graph on [1, 3, H, W]: probabilities [G, G] in 0..1."""
+        return _sigmoid(self.omg.run({"image": image})["objectness"][0, 0])
+
+    def detect(self, image: NDArray[np.float32], mask: Mask) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Run the detector graph: class logits [1, A, C] and box offsets [1, A, 4]."""
+        outputs = self.detector.run({"image": image, "mask": mask[None, None].astype(np.float32)})
+        return outputs["class_logits"], outputs["box_offsets"]
+
+
+def postprocess(
+    spec: DetectorSpec,
+    class_logits: NDArray[np.float32],
+    box_offsets: NDArray[np.float32],
+    mask: Mask,
+    letterboxed: Letterboxed,
+    score_threshold: float,
+) -> Detections:
+    """Active anchors -> scores over the threshold -> boxes in source pixels -> class-wise NMS.
+
+    Args:
+        spec: anchors, variances and NMS settings.
+        class_logits: [1, A, C].
+        box_offsets: [1, A, 4].
+        mask: [G, G]; anchors of inactive cells are background whatever their logits.
+        letterboxed: the way back to the source picture; boxes are clipped to it, and dropped when nothing is left.
+        score_threshold: 0..1, inclusive.
+    """
+    active = np.flatnonzero(anchor_mask(spec, mask))
+    scores = _sigmoid(class_logits[0][active])  # [active, C]
+    rows, class_ids = np.nonzero(scores >= score_threshold)
+    anchors = active[rows]
+    boxes = letterboxed.to_source(decode(spec, _anchor_boxes(spec)[anchors], box_offsets[0][anchors]))
+    kept = np.flatnonzero((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))
+    boxes, class_ids, best = boxes[kept], class_ids[kept], scores[rows[kept], class_ids[kept]]
+    chosen = nms(boxes, best, class_ids, iou=spec.nms_iou, limit=spec.max_detections)
+    return Detections(boxes_xyxy=boxes[chosen], scores=best[chosen], class_ids=class_ids[chosen].astype(np.int64))
+
+
+def open_pipeline(
+    path_or_name: str | Path,
+    *,
+    engine: str = "auto",
+    mask: str | MaskSource = "omg",
+    threads: int | None = 1,
+) -> Pipeline:
+    """Open a bundle (folder or zip), a ``.pt`` checkpoint or ``default``.
+
+    Args:
+        path_or_name: what to open; ``default`` is the detector that edgekit ships.
+        engine: ``auto`` takes the first of the bundle's engines that is installed; checkpoints run on ``torch``.
+        mask: a mask source, or its text (``edgekit.masks.sources``).
+        threads: CPU threads; ``None`` is what the bundle was made for.
+
+    Raises:
+        UsageError: nothing there, an engine that cannot run it, or an unknown mask.
+        MissingDependencyError: no engine that can run it is installed.
+        BundleError, CheckpointError, EngineError: it cannot be loaded.
+    """
+    path = resolve_model(path_or_name, engine=engine)
+    if is_checkpoint(path):
+        return _open_checkpoint(path, engine, mask, threads or 1)
+    bundle = open_bundle(path)
+    return pipeline_of(bundle, engine=engine, mask=mask, threads=threads)
+
+
+def pipeline_of(
+    bundle: Bundle, *, engine: str = "auto", mask: str | MaskSource = "omg", threads: int | None = 1
+) -> Pipeline:
+    """The pipeline of an open bundle; arguments and errors as :func:`open_pipeline`."""
+    manifest = bundle.manifest
+    source = _mask_source(mask, manifest.spec)
+    name = _choose_engine(bundle, engine)
+    options = {**manifest.engine_options.get(name, {}), "precision": manifest.precision}
+    omg, detector = (
+        load_engine(name, bundle.graph(graph), threads=threads or manifest.threads, options=options)
+        for graph in ("omg", "detector")
+    )
+    return Pipeline(manifest.spec, omg, detector, source)
+
+
+def resolve_model(path_or_name: str | Path, *, engine: str = "auto") -> Path:
+    """The file or folder that ``path_or_name`` means: ``default`` is a bundle, or a checkpoint for ``engine="torch"``.
+
+    Raises:
+        UsageError: nothing is there.
+    """
+    if str(path_or_name) == "default":
+        from edgekit.models.default import default_bundle, default_checkpoint
+
+        return default_checkpoint() if engine == "torch" else default_bundle()
+    path = Path(path_or_name)
+    if not path.exists():
+        raise UsageError(
+            f"there is no model {str(path)!r}: expected a bundle (folder or file), a .pt checkpoint or 'default'.\n"
+            "Make a bundle with: edgekit export CHECKPOINT -o NAME.edgekit"
+        )
+    return path
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether ``path`` is a training checkpoint rather than a bundle, by its suffix."""
+    return path.suffix == ".pt"
+
+
+def _open_checkpoint(path: Path, engine: str, mask: str | MaskSource, threads: int) -> Pipeline:
+    if engine not in ("auto", "torch"):
+        raise UsageError(
+            f"a checkpoint runs on torch, not on {engine!r}.\n"
+            f"Make a bundle for other engines with: edgekit export {path} -o NAME.edgekit"
+        )
+    from edgekit.backends.torch import load_pair
+    from edgekit.models.checkpoint import load_checkpoint
+
+    checkpoint = load_checkpoint(path)
+    omg, detector = load_pair(checkpoint.model, threads=threads)
+    return Pipeline(checkpoint.spec, omg, detector, _mask_source(mask, checkpoint.spec))
+
+
+def _choose_engine(bundle: Bundle, engine: str) -> str:
+    """The engine to load ``bundle`` into."""
+    names = bundle.manifest.engines
+    if engine != "auto":
+        if engine not in names:
+            raise UsageError(
+                f"the bundle {bundle.manifest.name!r} has {bundle.manifest.graph_format} graphs, which {engine!r} does "
+                f"not run; its engines are: {', '.join(names)}"
+            )
+        return engine
+    problems = {name: engine_problem(name) for name in names}
+    for name, problem in problems.items():
+        if problem is None:
+            return name
+        log.debug("engine %s is not used: %s", name, problem)
+    first = problems[names[0]]
+    assert first is not None
+    raise first
+
+
+def _mask_source(mask: str | MaskSource, spec: DetectorSpec) -> MaskSource:
+    return parse_mask_source(mask, spec) if isinstance(mask, str) else mask
+
+
+@functools.lru_cache(maxsize=4)
+def _anchor_boxes(spec: DetectorSpec) -> NDArray[np.float32]:
+    return anchor_boxes(spec)
+
+
+def _sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """1 / (1 + e^-x); clipped where float32 saturates anyway, so that e^-x never overflows."""
+    return np.asarray(1 / (1 + np.exp(-np.clip(logits, -60, 60))), np.float32)
+
+
+class _Clock:
+    """Milliseconds of consecutive stages."""
+
+    def __init__(self) -> None:
+        self._start = self._last = time.perf_counter()
+        self._laps: dict[str, float] = {}
+
+    def lap(self, name: str) -> None:
+        """End the stage ``name`` now."""
+        now = time.perf_counter()
+        self._laps[name] = (now - self._last) * 1e3
+        self._last = now
+
+    def total(self, name: str) -> dict[str, float]:
+        """All stages, and everything since the start as ``name``."""
+        return {**self._laps, name: (self._last - self._start) * 1e3}
