@@ -62,6 +62,14 @@ class DetectionMetrics:
         return np.asarray(np.mean(list(self.precision_at_recall.values()), axis=0), np.float64)
 
 
+def require_pycocotools() -> None:
+    """Raise :class:`MissingDependencyError` now rather than after an hour of detections."""
+    try:
+        import pycocotools.cocoeval  # noqa: F401
+    except ImportError as error:
+        raise MissingDependencyError("pycocotools", "train", "measure average precision") from error
+
+
 def evaluate_detections(dataset: DetectionDataset, detections: Mapping[int, Detections]) -> DetectionMetrics:
     """Score ``detections`` (image id -> detections in source pixels) against the boxes of ``dataset``.
 
@@ -147,11 +155,9 @@ def _box(xyxy: NDArray[np.float32], index: int) -> dict[str, Any]:
 
 def _new_evaluation() -> Any:
     """A COCOeval that takes its boxes from two dictionaries and tells ignored boxes from crowds."""
-    try:
-        from pycocotools import mask
-        from pycocotools.cocoeval import COCOeval
-    except ImportError as error:
-        raise MissingDependencyError("pycocotools", "train", "measure average precision") from error
+    require_pycocotools()
+    from pycocotools import mask
+    from pycocotools.cocoeval import COCOeval
 
     class _Evaluation(COCOeval):  # type: ignore[misc]  # it has no types
         """``iscrowd`` of a truth entry means "may be matched many times" here, ``by_area`` means a real crowd."""

@@ -51,7 +51,7 @@ class ActivationStatistics:
         self._convolutions = {
             f"{prefix}{name}": layer for name, layer in module.named_modules() if isinstance(layer, nn.Conv2d)
         }
-        self._counts = {name: [0, 0, 0] for name in self._convolutions}
+        self._counts = {name: [0, 0, 0, 0] for name in self._convolutions}  # images, values, zeros, MACs
         self._readers: dict[tuple[str, int, int], Tensor] = {}
         self._handles: list[RemovableHandle] = []
 
@@ -67,13 +67,20 @@ class ActivationStatistics:
             handle.remove()
         self._handles.clear()
 
-    def layers(self) -> tuple[LayerZeros, ...]:
-        """What was counted so far, in the model's order; layers that never ran are left out."""
-        return tuple(
-            LayerZeros(name=name, activations=activations, zeros=zeros, nonzero_macs=macs)
-            for name, (activations, zeros, macs) in self._counts.items()
-            if activations
-        )
+    def layers(self, *, images: int | None = None) -> tuple[LayerZeros, ...]:
+        """What was counted so far, in the model's order; layers that never ran are left out.
+
+        With ``images``, those among so many images that a layer did not see count as all zeros: an empty mask spares
+        the whole detector.
+        """
+        result = []
+        for name, (seen, activations, zeros, macs) in self._counts.items():
+            if seen:
+                spared = activations // seen * (max(images, seen) - seen if images else 0)
+                result.append(
+                    LayerZeros(name=name, activations=activations + spared, zeros=zeros + spared, nonzero_macs=macs)
+                )
+        return tuple(result)
 
     def _hook(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def count(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -85,16 +92,12 @@ class ActivationStatistics:
                 self._readers[key] = readers(layer, rows=key[1], columns=key[2])
             total = int(nonzero.sum())
             counts = self._counts[name]
-            counts[0] += features.numel()
-            counts[1] += features.numel() - total
-            counts[2] += int((nonzero.cpu() * self._readers[key]).sum()) * (layer.out_channels // layer.groups)
+            counts[0] += features.shape[0]
+            counts[1] += features.numel()
+            counts[2] += features.numel() - total
+            counts[3] += int((nonzero.cpu() * self._readers[key]).sum()) * (layer.out_channels // layer.groups)
 
         return count
-
-
-def zero_share(layers: tuple[LayerZeros, ...]) -> float:
-    """Share 0..1 of all activations of all layers together that are zero."""
-    return sum(layer.zeros for layer in layers) / sum(layer.activations for layer in layers)
 
 
 def readers(layer: nn.Conv2d, *, rows: int, columns: int) -> Tensor:
