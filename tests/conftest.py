@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -36,6 +38,17 @@ def voc07(shared: Path) -> Path:
 def pets09(shared: Path) -> Path:
     """One fixed-camera clip with boxes of persons on each frame."""
     return _folder_or_skip(shared / "data" / "fixedcam_pets09")
+
+
+@pytest.fixture(scope="session")
+def tiny() -> ModuleType:
+    """``tests/tiny.py``: makes a detector of two convolutions in every graph format, and bundles of it."""
+    specification = importlib.util.spec_from_file_location("tiny", ROOT / "tests" / "tiny.py")
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(autouse=True)
