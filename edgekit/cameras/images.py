@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.cameras import Frame, Source
-from edgekit.cameras.looks_like import looks_like
+from edgekit.cameras.looks_like import START_BYTES, looks_like
 from edgekit.cameras.quiet import silence_video_libraries
 from edgekit.errors import SourceError
 
@@ -101,7 +101,7 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
     image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
     if image is None:
         raise SourceError(
-            f"{path} cannot be read as a picture: {looks_like(content[:4096])}\n"
+            f"{path} cannot be read as a picture: {looks_like(content[:START_BYTES])}\n"
             "Likely cause: a truncated copy, or another kind of file under this name."
         )
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)

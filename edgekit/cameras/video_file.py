@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from edgekit.cameras import Frame, Source
-from edgekit.cameras.looks_like import is_text, looks_like
+from edgekit.cameras.looks_like import START_BYTES, looks_like, other_format
 from edgekit.cameras.quiet import silence_video_libraries
 from edgekit.errors import SourceError
 
@@ -82,12 +82,13 @@ def _open(path: Path) -> cv2.VideoCapture:
         raise SourceError(f"there is no file {path}.\nTry: ls {path.parent}")
     try:
         with path.open("rb") as file:
-            start = file.read(4096)
+            start = file.read(START_BYTES)
     except OSError as error:
         raise SourceError(f"{path} cannot be read: {error.strerror}.") from error
-    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
-    # FFmpeg also "plays" some plain text files (as subtitles or ANSI art): words are not a video.
-    if capture.isOpened() and not is_text(start):
-        return capture
-    capture.release()
+    # FFmpeg would "play" a picture, and some plain text files as subtitles or ANSI art.
+    if start and other_format(start) is None:
+        capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+        if capture.isOpened():
+            return capture
+        capture.release()
     raise SourceError(f"{path} is not a video: {looks_like(start)}\nTry: file {path}")
