@@ -22,7 +22,7 @@ from edgekit.boxes import nms
 from edgekit.bundle import Bundle, open_bundle
 from edgekit.data.letterbox import Letterboxed, letterbox
 from edgekit.detections import Detections
-from edgekit.errors import UsageError
+from edgekit.errors import MissingDependencyError, UsageError
 from edgekit.masks.pyramid import Mask
 from edgekit.masks.sources import MaskInput, MaskSource, parse_mask_source
 from edgekit.masks.statistics import active_share
@@ -226,6 +226,10 @@ def _open_checkpoint(path: Path, engine: str, mask: str | MaskSource, threads: i
             f"a checkpoint runs on torch, not on {engine!r}.\n"
             f"Make a bundle for other engines with: edgekit export {path} -o NAME.edgekit"
         )
+    try:
+        import torch  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError("torch", "train", "run a checkpoint") from error
     from edgekit.backends.torch import load_pair
     from edgekit.models.checkpoint import load_checkpoint
 

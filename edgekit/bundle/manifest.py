@@ -59,6 +59,8 @@ _KEYS = (
     "tool_versions",
     "files",
 )
+_OPTIONAL_KEYS = ("layers",)
+"""``layers``: MACs and parameters of each layer, as ``edgekit.metrics.macs`` writes them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +151,7 @@ def read_manifest(document: object, where: str = NAME) -> Manifest:
             f"{where}: version {root.value['version']} is not known; this edgekit reads version {VERSION}.\n"
             "The bundle comes from a newer edgekit: pip install --upgrade edgekit-vision"
         )
-    root = Fields(document, where, _KEYS)
+    root = Fields(document, where, (*_KEYS, *_OPTIONAL_KEYS))
     root.choice("task", ("detection",))
     graph_format = root.choice("graph_format", GRAPH_FORMATS)
     files = _files(root.child("files"))
@@ -290,6 +292,8 @@ def _listed(fields: Fields, key: str, files: Mapping[str, FileEntry]) -> str:
 def _check_remarks(root: Fields) -> None:
     """The fields that only people read: right kind, and nothing in them that JSON cannot write again."""
     root.texts("kept_float", most=10_000)
+    if "layers" in root.value:
+        root.items("layers", most=100_000)
     for key in ("parity", "provenance", "tool_versions"):
         root.mapping(key)
     for key in ("calibration", "accuracy"):

@@ -1,0 +1,147 @@
+"""The two golden files of a bundle: a PNG of the letterboxed input, and what the model made of it.
+
+``golden_output.json`` has ``objectness``, G rows of G probabilities; ``mask``, G strings of 0 and 1; ``candidates``,
+the K best (anchor, class) pairs with ``anchors``, ``class_ids``, ``scores`` and ``boxes_xyxy``; and ``detections``
+with ``boxes_xyxy``, ``scores`` and ``class_ids``, down to half the score threshold, so that a score that moves across
+the threshold finds its partner. Boxes are in input pixels.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.bundle.fields import Fields, number, parse_json
+from edgekit.bundle.reading import Bundle
+from edgekit.detections import Detections
+from edgekit.errors import BundleError, BundleIntegrityError
+from edgekit.masks.pyramid import Mask
+
+INPUT, OUTPUT = "golden_input.png", "golden_output.json"
+
+FAR = 1e6
+"""Boxes of candidates are not clipped to the picture; this bounds them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recording:
+    """The golden output."""
+
+    objectness: NDArray[np.float32]
+    """[G, G] in 0..1."""
+
+    mask: Mask
+    """[G, G]."""
+
+    anchors: NDArray[np.int64]
+    """[K] anchor of each candidate."""
+
+    class_ids: NDArray[np.int64]
+    """[K]."""
+
+    scores: NDArray[np.float32]
+    """[K] in 0..1."""
+
+    boxes: NDArray[np.float32]
+    """[K, 4] xyxy in input pixels, not clipped."""
+
+    detections: Detections
+    """After suppression, in input pixels."""
+
+
+def encode_picture(picture: NDArray[np.uint8]) -> bytes:
+    """``picture`` [H, W, 3] RGB as a PNG."""
+    import cv2
+
+    encoded, png = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    assert encoded
+    return png.tobytes()
+
+
+def read_picture(bundle: Bundle) -> NDArray[np.uint8]:
+    """The golden input [H, W, 3] RGB; raises :class:`BundleIntegrityError` if it is no PNG of the input's size."""
+    import cv2
+
+    spec, name = bundle.manifest.spec, bundle.manifest.golden.input
+    data = bundle.file(name).read_bytes()
+    # The size is checked in the header: decoding first would let a small file ask for gigabytes.
+    size = struct.unpack(">II", data[16:24]) if data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) >= 24 else None
+    if size != (spec.width, spec.height):
+        got = f"{size[0]}x{size[1]}" if size else "no PNG"
+        raise BundleIntegrityError(f"{name} must be a PNG of {spec.width}x{spec.height} pixels, got {got}")
+    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    if picture is None or picture.shape != (spec.height, spec.width, 3):
+        raise BundleIntegrityError(f"{name} is a damaged PNG; copy the bundle again")
+    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def encode_recording(recording: Recording) -> bytes:
+    """``recording`` as JSON, rounded far below any tolerance."""
+    found = recording.detections
+    document = {
+        "objectness": _rounded(recording.objectness, 6),
+        "mask": ["".join("01"[int(cell)] for cell in row) for row in recording.mask],
+        "candidates": {
+            "anchors": recording.anchors.tolist(),
+            "class_ids": recording.class_ids.tolist(),
+            "scores": _rounded(recording.scores, 6),
+            "boxes_xyxy": _rounded(recording.boxes, 3),
+        },
+        "detections": {
+            "boxes_xyxy": _rounded(found.boxes_xyxy, 3),
+            "scores": _rounded(found.scores, 6),
+            "class_ids": found.class_ids.tolist(),
+        },
+    }
+    return json.dumps(document).encode()
+
+
+def read_recording(bundle: Bundle) -> Recording:
+    """The golden output; raises :class:`BundleError` naming the field that is wrong."""
+    name, spec = bundle.manifest.golden.output, bundle.manifest.spec
+    root = Fields(parse_json(bundle.file(name).read_bytes(), name), name)
+    grid = spec.mask_grid
+    rows = root.texts("mask", most=grid)
+    if len(rows) != grid or any(len(row) != grid or set(row) - {"0", "1"} for row in rows):
+        raise BundleError(f"{root.path('mask')} must be {grid} rows of {grid} characters 0 and 1")
+    candidates, detections = root.child("candidates"), root.child("detections")
+    anchors = sum(level.rows * level.columns * len(level.sizes) for level in spec.anchors)
+    last_class = len(spec.classes) - 1
+    count = len(candidates.items("scores", most=anchors * len(spec.classes)))
+    found = len(detections.items("scores", most=spec.max_detections))
+    return Recording(
+        objectness=_array(root, "objectness", (grid, grid), 0, 1),
+        mask=np.array([[cell == "1" for cell in row] for row in rows], np.bool_),
+        anchors=_array(candidates, "anchors", (count,), 0, anchors - 1).astype(np.int64),
+        class_ids=_array(candidates, "class_ids", (count,), 0, last_class).astype(np.int64),
+        scores=_array(candidates, "scores", (count,), 0, 1),
+        boxes=_array(candidates, "boxes_xyxy", (count, 4), -FAR, FAR),
+        detections=Detections(
+            boxes_xyxy=_array(detections, "boxes_xyxy", (found, 4), 0, max(spec.height, spec.width)),
+            scores=_array(detections, "scores", (found,), 0, 1),
+            class_ids=_array(detections, "class_ids", (found,), 0, last_class).astype(np.int64),
+        ),
+    )
+
+
+def _rounded(values: NDArray[np.float32], digits: int) -> Any:
+    return np.round(values.astype(np.float64), digits).tolist()
+
+
+def _array(fields: Fields, key: str, shape: tuple[int, ...], low: float, high: float) -> NDArray[np.float32]:
+    """The (nested) list at ``key`` as an array of ``shape`` with values in ``low``..``high``."""
+    values = _numbers(fields.get(key), fields.path(key), shape, low, high)
+    return np.array(values, np.float32).reshape(shape)
+
+
+def _numbers(values: object, where: str, shape: tuple[int, ...], low: float, high: float) -> list[Any]:
+    if not isinstance(values, list) or len(values) != shape[0]:
+        raise BundleError(f"{where} must be a list of {shape[0]} entries")
+    if len(shape) == 1:
+        return [number(value, f"{where}[{i}]", low, high) for i, value in enumerate(values)]
+    return [_numbers(value, f"{where}[{i}]", shape[1:], low, high) for i, value in enumerate(values)]

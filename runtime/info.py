@@ -1,0 +1,116 @@
+"""Describe a bundle or a checkpoint: ``edgekit info BUNDLE|CKPT|default [--json]``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgekit.cli import Program
+
+
+@click.command(cls=Program)
+@click.argument("model")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+def main(model: str, as_json: bool) -> None:
+    """Say what MODEL is: classes, input, masks, precision, accuracy, MACs, origin.
+
+    MODEL is a bundle (folder or zip file; its hashes are checked), a .pt checkpoint (needs PyTorch) or 'default'.
+    """
+    from edgekit.pipeline import is_checkpoint, resolve_model
+
+    path = resolve_model(model)
+    document = _checkpoint(path) if is_checkpoint(path) else _bundle(path)
+    if as_json:
+        click.echo(json.dumps(document, indent=2))
+        return
+    for title, value in _lines(document):
+        click.echo(f"{title:<18}{value}")
+
+
+def _bundle(path: Path) -> dict[str, Any]:
+    from edgekit.bundle import open_bundle
+
+    manifest = open_bundle(path).manifest
+    return {
+        "kind": "bundle",
+        "path": str(path),
+        "bytes": sum(entry.bytes for entry in manifest.files.values()),
+        **manifest.document,
+    }
+
+
+def _checkpoint(path: Path) -> dict[str, Any]:
+    from edgekit.errors import MissingDependencyError
+
+    try:
+        import torch  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError("torch", "train", "read a checkpoint") from error
+    from edgekit.models.checkpoint import load_checkpoint
+
+    checkpoint = load_checkpoint(path)
+    return {
+        "kind": "checkpoint",
+        "path": str(path),
+        "bytes": path.stat().st_size,
+        "spec": checkpoint.spec.to_json(),
+        "parameters": sum(value.numel() for value in checkpoint.model.parameters()),
+        "metrics": checkpoint.metrics,
+        "provenance": checkpoint.provenance,
+        "config": checkpoint.config,
+    }
+
+
+def _lines(document: dict[str, Any]) -> list[tuple[str, str]]:
+    """What a person wants to know first, in order."""
+    spec, provenance = document["spec"], document["provenance"]
+    anchors = sum(level["rows"] * level["columns"] * len(level["sizes"]) for level in spec["anchors"])
+    classes = spec["classes"]
+    shown = ", ".join(classes[:20]) + (", ..." if len(classes) > 20 else "")
+    lines = [
+        (document["kind"], f"{document['path']}  ({document['bytes'] / 1e6:.2f} MB)"),
+        ("model", f"{spec['model']}, {document['parameters'] / 1e6:.2f} M parameters"),
+        ("classes", f"{len(classes)}: {shown}"),
+        ("input", f"{spec['width']}x{spec['height']} RGB, letterboxed; (pixel - {spec['mean']:g}) / {spec['std']:g}"),
+        ("anchors", f"{anchors} on {len(spec['anchors'])} levels"),
+        (
+            "mask",
+            f"{spec['mask_grid']}x{spec['mask_grid']} cells, active from {spec['mask_threshold']:g}, "
+            f"dilated by {spec['mask_dilation']}",
+        ),
+        (
+            "detections",
+            f"score from {spec['score_threshold']:g}, NMS at {spec['nms_iou']:g}, at most {spec['max_detections']}",
+        ),
+    ]
+    if document["kind"] == "bundle":
+        lines += _bundle_lines(document)
+    else:
+        lines += [(str(name), f"{value}") for name, value in document["metrics"].items()]
+    return [
+        *lines,
+        ("training data", provenance.get("training_data", "not recorded")),
+        ("starting weights", provenance.get("starting_weights", "not recorded")),
+    ]
+
+
+def _bundle_lines(document: dict[str, Any]) -> list[tuple[str, str]]:
+    macs, accuracy, calibration = document["macs"], document["accuracy"], document["calibration"]
+    lines = [
+        ("format", f"{document['graph_format']}, {document['precision']}, for {document['target'] or 'any board'}"),
+        ("engines", f"{', '.join(document['engines'])}; {document['threads']} threads"),
+        ("MACs", f"{macs['dense'] / 1e6:.0f} M dense, {macs['omg'] / 1e6:.0f} M for the mask"),
+        ("calibration", f"{calibration['images']} images" if calibration else "none"),
+    ]
+    if document["kept_float"]:
+        lines.append(("kept in float", f"{len(document['kept_float'])} layers"))
+    if accuracy:
+        lines += [(f"accuracy: {name}", str(value)) for name, value in accuracy.items()]
+    return lines
+
+
+if __name__ == "__main__":
+    main()
