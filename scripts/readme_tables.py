@@ -63,7 +63,9 @@ def exit_codes() -> str:
         5: "gate failed",
     }
     rows = [[0, "done", ""], *([code, meanings[code], ", ".join(codes[code])] for code in sorted(codes))]
-    return markdown(["code", "meaning", "errors"], [*rows, [130, "interrupted (Ctrl-C)", ""]])
+    return markdown(
+        ["code", "meaning", "errors"], [*rows, [130, "interrupted (Ctrl-C)", ""], [143, "terminated (SIGTERM)", ""]]
+    )
 
 
 def boards() -> str:
