@@ -1,0 +1,347 @@
+"""The way of an export: checkpoint -> ONNX -> the target's format -> gate -> bundle.
+
+Nothing is left at the destination unless everything succeeded: files are made in a folder that ``BundleWriter`` removes
+on any failure, a refusal by the gate, a full disk and Ctrl-C included.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgekit.backends import engine_problem, load_engine
+from edgekit.bundle import BundleWriter, Manifest, write_golden
+from edgekit.data.datasets import DetectionDataset
+from edgekit.errors import ExportError, StorageError
+from edgekit.exporters.calibration import Calibration
+from edgekit.exporters.conversion import Converter, Precision
+from edgekit.exporters.gate import PARITY_IMAGES, GateReport, gate_error, run_gate
+from edgekit.exporters.pictures import (
+    Picture,
+    calibration_pictures,
+    choose_golden,
+    dataset_pictures,
+    drawn_scene,
+    spread_inputs,
+)
+from edgekit.exporters.plan import ExportPlan
+from edgekit.exporters.sensitivity import SAMPLES, KeepFloat, LayerError, by_graph, rank_layers
+from edgekit.masks.sources import omg
+from edgekit.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    from edgekit.models.checkpoint import Checkpoint
+
+log = logging.getLogger("edgekit")
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what is going on, steps done, steps in all)."""
+
+TOOLS = ("edgekit-vision", "numpy", "opencv-python-headless", "torch", "onnx", "onnxruntime", "openvino", "nncf",
+         "ai-edge-litert")  # fmt: skip
+"""Distributions whose versions a bundle records."""
+
+NEARLY_FULL = 1 << 20
+"""Bytes free under which a failure is blamed on the disk: engines' own writers do not say that it was full."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What a conversion is measured with."""
+
+    calibration: Calibration | None = None
+    """Pictures that show the range of activations; int8 needs it."""
+
+    dataset: DetectionDataset | None = None
+    """Annotated pictures for AP50 before and after; ``None`` leaves accuracy unmeasured."""
+
+    max_drop: float = 1.0
+    """Largest allowed drop of AP50, in points."""
+
+    golden: Picture | None = None
+    """The picture [h, w, 3] to record as the golden input; ``None`` takes one of the others, which then travels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportResult:
+    """A bundle that passed its gate."""
+
+    path: Path
+    manifest: Manifest
+    report: GateReport
+    kept_float: tuple[str, ...]
+    """Layers left in float32."""
+
+    ranking: tuple[LayerError, ...] = field(default=())
+    """Layers by int8 error, worst first, where they had to be ranked."""
+
+
+def reference_pipeline(checkpoint: Checkpoint, *, threads: int) -> Pipeline:
+    """The PyTorch model behind the OMG mask: what every conversion is compared with."""
+    from edgekit.backends.torch import load_pair
+
+    return Pipeline(checkpoint.spec, *load_pair(checkpoint.model, threads=threads), omg)
+
+
+def export_bundle(
+    checkpoint: Checkpoint,
+    plan: ExportPlan,
+    destination: Path,
+    *,
+    evidence: Evidence,
+    keep_float: KeepFloat | None = None,
+    overwrite: bool = False,
+    zipped: bool = False,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> ExportResult:
+    """Convert, measure, and write the bundle ``destination``.
+
+    Args:
+        checkpoint: finite weights and their provenance.
+        plan: what to make of them.
+        destination: the folder, or with ``zipped`` the file, to write.
+        evidence: what to measure with.
+        keep_float: layers that int8 leaves in float32.
+        overwrite: replace a bundle that is there.
+        zipped: write one file.
+        threads: CPU threads of the export itself; ``None`` is all.
+        progress: called now and then.
+
+    Raises:
+        UsageError: something is at ``destination``, or a layer name is none.
+        GateError: the converted model is worse than allowed; the worst layers are named.
+        ExportError: a graph cannot be converted.
+        MissingDependencyError: a converter, or every engine of the format, is not installed.
+        StorageError: writing failed.
+    """
+    from edgekit.exporters.torch_onnx import export_onnx
+
+    threads = threads or available_threads()
+    writer = BundleWriter(destination, overwrite=overwrite, zipped=zipped)
+    engine = _gate_engine(plan)
+    reference = reference_pipeline(checkpoint, threads=threads)
+    with writer, _full_disk_named(writer), tempfile.TemporaryDirectory(prefix="edgekit-export-") as scratch:
+        build = _Build(
+            checkpoint=checkpoint,
+            plan=plan,
+            evidence=evidence,
+            writer=writer,
+            onnx=export_onnx(checkpoint.model, Path(scratch)),
+            engine=engine,
+            threads=threads,
+            progress=progress,
+        )
+        pictures = build.pictures()
+        kept, ranking = build.choose_kept(keep_float or KeepFloat())
+        candidate = build.convert(kept)
+        report = run_gate(
+            reference,
+            candidate,
+            precision=plan.precision,
+            pictures=pictures,
+            dataset=evidence.dataset,
+            max_drop=evidence.max_drop,
+            progress=progress,
+        )
+        if not report.passed:
+            ranking = ranking or (build.rank() if plan.precision == "int8" else ())
+            raise gate_error(report, plan.describe(), ranking, kept=kept)
+        golden = evidence.golden if evidence.golden is not None else choose_golden(reference, pictures)
+        manifest = writer.finish(
+            {
+                **build.manifest(report, kept),
+                "golden": write_golden(writer, candidate, golden, precision=plan.precision),
+            }
+        )
+    return ExportResult(path=destination, manifest=manifest, report=report, kept_float=kept, ranking=ranking)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Build:
+    """The steps of one export, which share its inputs."""
+
+    checkpoint: Checkpoint
+    plan: ExportPlan
+    evidence: Evidence
+    writer: BundleWriter
+    onnx: Mapping[str, Path]
+    """Graph name -> float32 ONNX file."""
+
+    engine: str
+    """Runs the converted graphs for the gate."""
+
+    threads: int
+    progress: Progress | None
+
+    @property
+    def graphs(self) -> dict[str, str]:
+        """Graph name -> file in the bundle."""
+        return {name: f"{name}{self.plan.suffix}" for name in self.onnx}
+
+    def pictures(self) -> list[Picture]:
+        """What parity is measured on: annotated pictures, else calibration pictures, else what there is."""
+        spec, evidence = self.checkpoint.spec, self.evidence
+        if evidence.dataset is not None:
+            return list(dataset_pictures(evidence.dataset, PARITY_IMAGES))
+        if evidence.calibration is not None:
+            return list(calibration_pictures(evidence.calibration, spec, PARITY_IMAGES))
+        return [drawn_scene(spec) if evidence.golden is None else evidence.golden]
+
+    def choose_kept(self, wanted: KeepFloat) -> tuple[tuple[str, ...], tuple[LayerError, ...]]:
+        """The layers to keep in float32, and the ranking if it was needed to find them."""
+        if wanted and self.plan.precision != "int8":
+            raise ExportError(f"--keep-float only makes sense for int8, but the precision is {self.plan.precision}")
+        if not wanted.worst:
+            return wanted.names, ()
+        ranking = self.rank()
+        kept = tuple(error.layer for error in ranking[: wanted.worst])
+        log.info("kept in float32: %s", ", ".join(kept))
+        return kept, ranking
+
+    def rank(self) -> tuple[LayerError, ...]:
+        """Every layer by the error that int8 in it alone causes."""
+        assert self.evidence.calibration is not None  # int8 cannot come this far without
+        log.info("ranking layers by their int8 error ...")
+        samples = spread_inputs(self.evidence.calibration, SAMPLES)
+        progress = self.progress
+        return rank_layers(
+            self.onnx,
+            samples,
+            threads=self.threads,
+            progress=None if progress is None else lambda done, total: progress("ranking layers", done, total),
+        )
+
+    def convert(self, kept: tuple[str, ...]) -> Pipeline:
+        """Write the graphs into the new bundle, and load them as the board will."""
+        converter, split = _converter(self.plan.graph_format), by_graph(kept, self.onnx)
+        for name, source in self.onnx.items():
+            log.info("converting %s to %s ...", name, self.plan.describe())
+            converter(
+                source,
+                self.writer.path(self.graphs[name]),
+                _precision(self.plan),
+                self.evidence.calibration,
+                split[name],
+            )
+        load = {
+            name: load_engine(
+                self.engine,
+                self.writer.path(file),
+                threads=self.threads,
+                # The board's providers are not on this machine; precision is a property of the graphs.
+                options={"precision": self.plan.precision},
+            )
+            for name, file in self.graphs.items()
+        }
+        return Pipeline(self.checkpoint.spec, load["omg"], load["detector"], omg)
+
+    def manifest(self, report: GateReport, kept: tuple[str, ...]) -> dict[str, Any]:
+        """``bundle.json`` but for the golden files."""
+        from edgekit.metrics.macs import count_macs, layers_to_json, total_macs
+
+        layers = count_macs(self.checkpoint.model)
+        calibration = self.evidence.calibration if self.plan.precision == "int8" else None
+        provenance = self.checkpoint.provenance
+        return {
+            "name": self.writer.destination.name.removesuffix(".edgekit"),
+            "task": "detection",
+            "spec": self.checkpoint.spec.to_json(),
+            "target": self.plan.target,
+            "graph_format": self.plan.graph_format,
+            "precision": self.plan.precision,
+            "engines": list(self.plan.engines),
+            "threads": self.plan.threads,
+            "graphs": self.graphs,
+            "engine_options": _plain(self.plan.engine_options),
+            "calibration": None
+            if calibration is None
+            else {"images": calibration.images, "sha256": calibration.sha256},
+            "macs": {"dense": total_macs(layers, "detector"), "omg": total_macs(layers, "omg")},
+            "layers": layers_to_json(layers),
+            "parameters": sum(layer.parameters for layer in layers),
+            "kept_float": list(kept),
+            "accuracy": None if report.accuracy is None else report.accuracy.to_json(),
+            "parity": {"engine": report.engine, **report.to_json()["parity"]},
+            "provenance": {key: str(provenance.get(key, "unknown")) for key in ("training_data", "starting_weights")},
+            "tool_versions": tool_versions(),
+        }
+
+
+def tool_versions() -> dict[str, str]:
+    """Python and every installed one of :data:`TOOLS`."""
+    versions = {"python": platform.python_version()}
+    for name in TOOLS:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def available_threads() -> int:
+    """The CPUs that this process may use, or fewer where OMP_NUM_THREADS says so."""
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(usable, int(limit))) if limit.isdecimal() else usable
+
+
+def _gate_engine(plan: ExportPlan) -> str:
+    """The engine to measure with: the best of the plan's that is installed here."""
+    problems = {name: engine_problem(name) for name in plan.engines}
+    for name, problem in problems.items():
+        if problem is None:
+            return name
+    first = problems[plan.engines[0]]
+    assert first is not None
+    raise first
+
+
+def _converter(graph_format: str) -> Converter:
+    if graph_format == "tflite":
+        from edgekit.exporters.onnx_tflite import to_tflite
+
+        return to_tflite
+    if graph_format == "openvino":
+        from edgekit.exporters.onnx_openvino import to_openvino
+
+        return to_openvino
+    from edgekit.exporters.onnx_onnx import to_onnx
+
+    return to_onnx
+
+
+def _precision(plan: ExportPlan) -> Precision:
+    precision: Precision = plan.precision  # type: ignore[assignment]  # checked by ExportPlan
+    return precision
+
+
+def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: dict(settings) for name, settings in options.items()}
+
+
+@contextmanager
+def _full_disk_named(writer: BundleWriter) -> Iterator[None]:
+    """Engines' own writers do not say that the disk was full, or only in passing; then look."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except Exception as error:
+        for folder in (writer.folder, Path(tempfile.gettempdir())):
+            free = shutil.disk_usage(folder).free
+            if free < NEARLY_FULL:
+                raise StorageError(
+                    f"the export failed on a full disk ({free} bytes free in {folder.parent}): {error}\n"
+                    "Nothing was left behind. Free some space, or choose another place with -o (or TMPDIR)."
+                ) from error
+        raise

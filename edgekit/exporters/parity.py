@@ -1,0 +1,192 @@
+"""How far a converted model is from the PyTorch model it came from, measured on whole pictures.
+
+Both models run the same pipeline: letterbox, mask, graphs, decoding, suppression. Besides what comes out of it
+(detections and masks), the raw tensors of the detector are compared at active anchors, under the reference's mask for
+both, so that a cell that flips in one mask does not hide what the detector graph itself does.
+
+G mask grid, A anchors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.boxes import iou_matrix
+from edgekit.data.letterbox import letterbox
+from edgekit.detections import Detections
+from edgekit.masks.pyramid import Mask
+from edgekit.models.anchors import anchor_mask
+from edgekit.pipeline import Pipeline
+
+MATCH_IOU = 0.5
+"""Two detections of one class that overlap this much are taken for the same one."""
+
+RAW_TENSORS = ("class_logits", "box_offsets")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorParity:
+    """One raw output of the detector at active anchors, over all pictures."""
+
+    cosine: float
+    """Smallest cosine of the angle between the two tensors of a picture; 1 is equal up to a factor."""
+
+    max_abs: float
+    """Largest difference of a value, in the tensor's own unit (logits, or offsets before the variances)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parity:
+    """The distance of a candidate from its reference."""
+
+    images: int
+    detections: int
+    """Of the reference, over all pictures."""
+
+    disagreeing: int
+    """Detections of either side whose partner is missing, or further away than the limits allow."""
+
+    box_error_px: float
+    """Largest difference of a box side between partners, in pixels of the letterboxed input."""
+
+    score_error: float
+    """Largest difference of the scores of partners, 0..1."""
+
+    mask_cells: int
+    """Cells of all masks together."""
+
+    mask_cells_differing: int
+    tensors: dict[str, TensorParity]
+    """Raw output -> its distance."""
+
+    @property
+    def disagreeing_share(self) -> float:
+        """Disagreeing detections as a share of the reference's; 0 if neither side has any."""
+        return self.disagreeing / max(1, self.detections)
+
+    @property
+    def mask_share_differing(self) -> float:
+        """Share 0..1 of the mask cells that differ."""
+        return self.mask_cells_differing / max(1, self.mask_cells)
+
+    def to_json(self) -> dict[str, Any]:
+        """A dictionary that ``json`` can write."""
+        return asdict(self)
+
+
+def measure_parity(
+    reference: Pipeline, candidate: Pipeline, images: Iterable[NDArray[np.uint8]], *, box_px: float, score: float
+) -> Parity:
+    """Run both pipelines on ``images`` (RGB [h, w, 3]) and compare.
+
+    Args:
+        reference: usually the PyTorch model.
+        candidate: the converted model, with the same specification and kind of mask source.
+        images: pictures.
+        box_px: partners whose box sides differ by more (input pixels) disagree.
+        score: partners whose scores differ by more disagree; a detection without a partner is forgiven if it is no
+            further than this above the score threshold, where the partner may have fallen below.
+
+    Raises:
+        ValueError: no picture was given.
+        EngineError: a graph fails or gives NaN.
+    """
+    totals = _Totals(box_px=box_px, score=score)
+    for image in images:
+        totals.add(reference, candidate, image)
+    if totals.images == 0:
+        raise ValueError("parity needs at least one picture, got none")
+    return totals.result()
+
+
+class _Totals:
+    """Adds up pictures."""
+
+    def __init__(self, *, box_px: float, score: float) -> None:
+        self._box_px, self._score = box_px, score
+        self.images = 0
+        self._detections = self._disagreeing = self._cells = self._cells_differing = 0
+        self._box_error = self._score_error = 0.0
+        self._cosines: dict[str, list[float]] = {name: [] for name in RAW_TENSORS}
+        self._max_abs = dict.fromkeys(RAW_TENSORS, 0.0)
+
+    def add(self, reference: Pipeline, candidate: Pipeline, image: NDArray[np.uint8]) -> None:
+        expected, got = reference.process(image), candidate.process(image)
+        self.images += 1
+        self._cells += expected.mask.size
+        self._cells_differing += int((expected.mask != got.mask).sum())
+        boxed = letterbox(image, height=reference.spec.height, width=reference.spec.width)
+        self._add_detections(
+            expected.detections, got.detections, scale=boxed.scale, threshold=reference.spec.score_threshold
+        )
+        tensor = reference.input_tensor(boxed)
+        # With an empty mask there is nothing to compare; the whole picture then shows what the graph does.
+        mask = expected.mask if expected.mask.any() else np.ones_like(expected.mask)
+        self._add_tensors(reference, reference.detect(tensor, mask), candidate.detect(tensor, mask), mask)
+
+    def _add_detections(self, expected: Detections, got: Detections, *, scale: float, threshold: float) -> None:
+        partners = match_detections(expected, got)
+        self._detections += len(expected)
+        for index, other in partners:
+            box = float(np.abs(expected.boxes_xyxy[index] - got.boxes_xyxy[other]).max()) * scale
+            score = abs(float(expected.scores[index]) - float(got.scores[other]))
+            self._box_error, self._score_error = max(self._box_error, box), max(self._score_error, score)
+            self._disagreeing += box > self._box_px or score > self._score
+        for side, found in enumerate((expected, got)):
+            paired = {pair[side] for pair in partners}
+            alone = [k for k in range(len(found)) if k not in paired]
+            self._disagreeing += sum(float(found.scores[k]) > threshold + self._score for k in alone)
+
+    def _add_tensors(
+        self,
+        reference: Pipeline,
+        expected: tuple[NDArray[np.float32], ...],
+        got: tuple[NDArray[np.float32], ...],
+        mask: Mask,
+    ) -> None:
+        active = anchor_mask(reference.spec, mask)
+        for name, wanted, found in zip(RAW_TENSORS, expected, got, strict=True):
+            a, b = wanted[0][active].astype(np.float64).ravel(), found[0][active].astype(np.float64).ravel()
+            self._cosines[name].append(_cosine(a, b))
+            self._max_abs[name] = max(self._max_abs[name], float(np.abs(a - b).max()))
+
+    def result(self) -> Parity:
+        return Parity(
+            images=self.images,
+            detections=self._detections,
+            disagreeing=self._disagreeing,
+            box_error_px=self._box_error,
+            score_error=self._score_error,
+            mask_cells=self._cells,
+            mask_cells_differing=self._cells_differing,
+            tensors={
+                name: TensorParity(cosine=min(self._cosines[name]), max_abs=self._max_abs[name]) for name in RAW_TENSORS
+            },
+        )
+
+
+def match_detections(first: Detections, second: Detections) -> list[tuple[int, int]]:
+    """Pairs (index in ``first``, index in ``second``) of one class and an overlap of :data:`MATCH_IOU`, best first.
+
+    Each detection has one partner at most; the most overlapping pairs are made first.
+    """
+    overlap = iou_matrix(first.boxes_xyxy, second.boxes_xyxy)
+    overlap = np.where(first.class_ids[:, None] == second.class_ids[None, :], overlap, 0)
+    pairs: list[tuple[int, int]] = []
+    for flat in np.argsort(-overlap, axis=None, kind="stable"):
+        row, column = divmod(int(flat), len(second))
+        if overlap[row, column] < MATCH_IOU:
+            break
+        if all(row != taken[0] and column != taken[1] for taken in pairs):
+            pairs.append((row, column))
+    return pairs
+
+
+def _cosine(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    norm = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return float(a @ b) / norm if norm else float(not (a.any() or b.any()))
