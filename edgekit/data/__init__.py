@@ -1,1 +1,1 @@
-"""TODO."""
+"""Labelled pictures: readers, the letterbox, augmentation and training samples."""

@@ -71,7 +71,8 @@ def _pixels_inside(corners: NDArray[np.float64], *, height: int, width: int) -> 
     """[height, width] even-odd test of every pixel centre: an odd number of edges lies to its right."""
     x, y = np.arange(width) + 0.5, np.arange(height) + 0.5
     inside = np.zeros((height, width), np.bool_)
-    for (x0, y0), (x1, y1) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+    for edge in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+        (x0, y0), (x1, y1) = sorted(edge, key=lambda corner: float(corner[1]))  # downwards, whichever way round it is
         rows = np.flatnonzero((y0 > y) != (y1 > y))  # the rows whose centre line this edge crosses
         crossing = x0 + (y[rows] - y0) * ((x1 - x0) / (y1 - y0)) if len(rows) else np.zeros(0)
         inside[rows] ^= x[None, :] < crossing[:, None]

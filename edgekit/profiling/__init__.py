@@ -1,1 +1,1 @@
-"""TODO."""
+"""How fast: latency percentiles, the stages of a frame, the machine and its peak."""

@@ -1,0 +1,124 @@
+"""Training augmentation in the manner of SSD (arXiv 1512.02325, section 2.2 and 3.6): photometric, expand, crop, flip.
+
+Every function takes the sample's own random generator, so a sample depends on (seed, epoch, index) alone: training
+can be killed and resumed, or split over processes, and sees the same pictures.
+
+An image is [h, w, 3] RGB uint8, boxes [N, 4] are xyxy pixels of that image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.data.letterbox import PADDING_VALUE
+
+Image = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Annotated:
+    """A picture with its boxes."""
+
+    image: Image
+    boxes_xyxy: NDArray[np.float32]
+    class_ids: NDArray[np.int64]
+    ignore: NDArray[np.bool_]
+
+    def keep(self, image: Image, boxes: NDArray[np.float32], kept: NDArray[np.bool_]) -> Annotated:
+        """The same sample with a new picture and only the ``kept`` boxes."""
+        return Annotated(image=image, boxes_xyxy=boxes[kept], class_ids=self.class_ids[kept], ignore=self.ignore[kept])
+
+
+def augment(sample: Annotated, rng: np.random.Generator, *, strength: float = 1.0) -> Annotated:
+    """All augmentations in SSD's order; ``strength`` (0..1) scales how often the geometric ones happen."""
+    image = photometric(sample.image, rng)
+    sample = sample.keep(image, sample.boxes_xyxy, np.ones(len(sample.boxes_xyxy), np.bool_))
+    if rng.random() < 0.4 * strength:
+        sample = expand(sample, rng)
+    if rng.random() < 0.7 * strength:
+        sample = crop(sample, rng)
+    if rng.random() < 0.5:
+        sample = flip(sample)
+    return sample
+
+
+def photometric(image: Image, rng: np.random.Generator) -> Image:
+    """Random brightness, contrast, saturation and hue, each with probability one half."""
+    values = image.astype(np.float32)
+    if rng.random() < 0.5:
+        values += rng.uniform(-32, 32)
+    if rng.random() < 0.5:
+        values *= rng.uniform(0.6, 1.4)
+    if rng.random() < 0.5:
+        grey = values @ np.array([0.299, 0.587, 0.114], np.float32)
+        values = grey[..., None] + (values - grey[..., None]) * np.float32(rng.uniform(0.4, 1.6))
+    changed = np.clip(values, 0, 255).astype(np.uint8)
+    if rng.random() < 0.5:
+        hsv = cv2.cvtColor(changed, cv2.COLOR_RGB2HSV)
+        hsv[..., 0] = (hsv[..., 0].astype(np.int16) + int(rng.integers(-9, 10))) % 180
+        changed = np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), np.uint8)
+    return changed
+
+
+def expand(sample: Annotated, rng: np.random.Generator) -> Annotated:
+    """Zoom out by up to 2.5x on a grey canvas: small objects from large ones."""
+    height, width = sample.image.shape[:2]
+    factor = rng.uniform(1.0, 2.5)
+    big_height, big_width = int(height * factor), int(width * factor)
+    top, left = int(rng.integers(0, big_height - height + 1)), int(rng.integers(0, big_width - width + 1))
+    canvas = np.full((big_height, big_width, 3), PADDING_VALUE, np.uint8)
+    canvas[top : top + height, left : left + width] = sample.image
+    boxes = sample.boxes_xyxy + np.array([left, top, left, top], np.float32)
+    return sample.keep(canvas, boxes, np.ones(len(boxes), np.bool_))
+
+
+def crop(sample: Annotated, rng: np.random.Generator) -> Annotated:
+    """Zoom in on a random window of 30..100 % of each side; boxes whose centre falls outside it are dropped.
+
+    Windows that would lose every box are tried again; after 20 tries the sample stays as it is. Boxes cut to less
+    than 40 % of their area become ``ignore``: too little is left to learn their class from, or to call background.
+    """
+    height, width = sample.image.shape[:2]
+    for _ in range(20):
+        scale, ratio = rng.uniform(0.3, 1.0), np.exp(rng.uniform(-0.5, 0.5))
+        window_w, window_h = int(width * min(1.0, scale * ratio**0.5)), int(height * min(1.0, scale / ratio**0.5))
+        if window_w < 32 or window_h < 32:
+            continue
+        left, top = int(rng.integers(0, width - window_w + 1)), int(rng.integers(0, height - window_h + 1))
+        window = np.array([left, top, left + window_w, top + window_h], np.float32)
+        boxes = sample.boxes_xyxy
+        centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+        inside = ((centres > window[:2]) & (centres < window[2:])).all(axis=1)
+        if len(boxes) and not inside.any():
+            continue
+        cut = boxes.copy()
+        cut[:, 0::2] = np.clip(boxes[:, 0::2], window[0], window[2]) - window[0]
+        cut[:, 1::2] = np.clip(boxes[:, 1::2], window[1], window[3]) - window[1]
+        left_over = _area(cut) / np.maximum(_area(boxes), 1e-6)
+        # A box whose centre is outside is no training target, but the part of it that shows is not background either.
+        visible = left_over > 0.02
+        image = np.ascontiguousarray(sample.image[top : top + window_h, left : left + window_w])
+        return Annotated(
+            image=image,
+            boxes_xyxy=cut[visible],
+            class_ids=sample.class_ids[visible],
+            ignore=(sample.ignore | ~inside | (left_over < 0.4))[visible],
+        )
+    return sample
+
+
+def flip(sample: Annotated) -> Annotated:
+    """Mirror left to right."""
+    width = sample.image.shape[1]
+    boxes = sample.boxes_xyxy.copy()
+    boxes[:, 0], boxes[:, 2] = width - sample.boxes_xyxy[:, 2], width - sample.boxes_xyxy[:, 0]
+    return sample.keep(np.ascontiguousarray(sample.image[:, ::-1]), boxes, np.ones(len(boxes), np.bool_))
+
+
+def _area(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+    area: NDArray[np.float32] = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    return area

@@ -1,0 +1,164 @@
+"""Everything that a training run can be told, in one frozen dataclass.
+
+Precedence: the defaults here < the recipe (``training/recipes/NAME.toml``) < options on the command line. The resolved
+configuration is saved beside the checkpoints and inside them.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from edgekit.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One training run."""
+
+    model: str = "mobilenetv2-ssdlite-omg"
+    """Registered name."""
+
+    epochs: int = 60
+    """Passes over the training pictures."""
+
+    batch_size: int = 32
+    """Pictures in a step, over all processes together: the same with 1 process as with 8."""
+
+    sizes: tuple[tuple[float, int], ...] = ((0.0, 192), (0.65, 256), (0.9, 320))
+    """(share of the epochs, input size): train small first, where an epoch costs a third, and finish at full size."""
+
+    optimiser: str = "adamw"
+    """``adamw`` or ``sgd`` (momentum .9)."""
+
+    learning_rate: float = 1e-3
+    """Peak, for the new layers."""
+
+    backbone_rate: float = 0.5
+    """Learning rate of layers with starting weights, relative to the others."""
+
+    weight_decay: float = 0.05
+    """On convolution weights; never on biases and batch norms."""
+
+    schedule: str = "cosine"
+    """``cosine``, or ``plateau``: a tenth each time the score has not risen for ``plateau_epochs``."""
+
+    warmup_steps: int = 200
+    """Steps of linear warm-up."""
+
+    plateau_epochs: int = 5
+    """Patience of the plateau schedule, in epochs."""
+
+    clip_norm: float = 10.0
+    """Largest gradient norm of a step."""
+
+    ema_decay: float = 0.999
+    """Exponential average of the weights; the average is what is evaluated and saved."""
+
+    frozen_blocks: int = 3
+    """Stem and this many first blocks of a trunk with starting weights stay as they are."""
+
+    freeze_statistics: bool = True
+    """Keep the trunk's batch norm statistics from the starting weights (usual when fine-tuning a detector)."""
+
+    masks: str = "joint"
+    """``joint``: the detector learns under the objectness network's own masks; ``apart``: without masks."""
+
+    mask_off_share: float = 0.25
+    """Joint: share of pictures shown without a mask, so that one set of weights serves ``--mask off`` too."""
+
+    mask_truth_share: float = 0.25
+    """Joint: share of pictures under the dilated mask of their true boxes."""
+
+    mask_warmup: float = 0.25
+    """Joint: share of the epochs in which true boxes are added to the objectness network's masks."""
+
+    omg_weight: float = 1.0
+    """Weight of the objectness loss; the two networks share no layer, so it only scales a learning rate."""
+
+    mask_recall_target: float = 0.985
+    """The mask threshold is set so that this share of validation boxes keeps 70 % of its area active."""
+
+    augmentation: float = 1.0
+    """0 switches geometric augmentation off, 1 is SSD's."""
+
+    seed: int = 0
+    """Fixes initialisation, order and augmentation."""
+
+    amp: bool = True
+    """Mixed precision on a GPU (bfloat16 where it has it, else float16 with loss scaling); CPUs use float32."""
+
+    workers: int = 2
+    """Processes that read and augment pictures."""
+
+    evaluate_every: int = 5
+    """Epochs between evaluations; the last epoch is always evaluated."""
+
+    early_stop: int = 0
+    """Stop after this many evaluations without a better score; 0 never does."""
+
+    save_minutes: float = 5.0
+    """Minutes between saves of ``last.pt`` inside an epoch; every epoch's end is saved too."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "evaluate_every"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
+        choices = {"optimiser": ("adamw", "sgd"), "schedule": ("cosine", "plateau"), "masks": ("joint", "apart")}
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise UsageError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+        starts = [start for start, _ in self.sizes]
+        if not starts or starts[0] != 0 or starts != sorted(starts) or starts[-1] >= 1:
+            raise UsageError(f"sizes must start at share 0 and rise below 1, got {self.sizes}")
+
+    def size_at(self, epoch: int) -> int:
+        """Input size of ``epoch`` (from 0)."""
+        return [size for start, size in self.sizes if epoch >= round(start * self.epochs)][-1]
+
+    def to_json(self) -> dict[str, Any]:
+        """A dictionary for JSON and for the checkpoint."""
+        return asdict(self)
+
+
+def load_config(recipe: Path | None, overrides: dict[str, Any]) -> TrainConfig:
+    """Defaults, then the recipe, then ``overrides`` (entries that are ``None`` are not given).
+
+    Raises:
+        UsageError: the recipe is missing, is not TOML or has an unknown entry or a value of the wrong type.
+    """
+    values: dict[str, Any] = {}
+    if recipe is not None:
+        try:
+            values = tomllib.loads(recipe.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise UsageError(f"recipe {recipe} cannot be read: {error.strerror}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise UsageError(f"recipe {recipe} is not valid TOML: {error}") from error
+    values |= {name: value for name, value in overrides.items() if value is not None}
+    return config_from_json(values, where=str(recipe or "the command line"))
+
+
+def config_from_json(values: dict[str, Any], *, where: str) -> TrainConfig:
+    """A checked configuration from plain values; ``where`` names them in messages."""
+    known = {field.name: field for field in fields(TrainConfig)}
+    unknown = sorted(values.keys() - known.keys())
+    if unknown:
+        raise UsageError(f"{where} has no meaning for {', '.join(unknown)}; known entries: {', '.join(known)}")
+    default = TrainConfig()
+    checked: dict[str, Any] = {}
+    for name, value in values.items():
+        expected = type(getattr(default, name))
+        if name == "sizes":
+            try:
+                value = tuple((float(start), int(size)) for start, size in value)
+            except (TypeError, ValueError) as error:
+                raise UsageError(f"{where}: sizes must be pairs [share, size], got {value!r}") from error
+        elif expected is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        elif type(value) is not expected:
+            raise UsageError(f"{where}: {name} must be {expected.__name__}, got {value!r}")
+        checked[name] = value
+    return replace(default, **checked)

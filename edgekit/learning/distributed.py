@@ -1,0 +1,128 @@
+"""One process or many: the same training, the same result (torchrun; gloo on CPU, NCCL on GPU).
+
+Equality needs three things: every sum that a loss divides by is summed over the processes, gradients are averaged of
+losses that were scaled up by the number of processes, and batch norm sees the whole batch. PyTorch's own
+``SyncBatchNorm`` refuses CPU tensors, hence :class:`SyncedBatchNorm2d`.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+def start(device: torch.device) -> None:
+    """Join the other processes if torchrun started several."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+
+
+def stop() -> None:
+    """Leave the group."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def world_size() -> int:
+    """Number of processes."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """This process's number, from 0; process 0 writes files and talks."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def local_rank() -> int:
+    """This process's number on its host: which GPU it uses."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def sum_over_processes(value: Tensor) -> Tensor:
+    """The sum of ``value`` over all processes, without gradient."""
+    total = value.detach().clone()
+    if world_size() > 1:
+        dist.all_reduce(total)
+    return total
+
+
+def sum_gradients(model: nn.Module) -> None:
+    """Sum the gradients of all processes in one message.
+
+    Losses are already divided by sums over all processes, so the sum is the gradient of the whole batch.
+    """
+    if world_size() == 1:
+        return
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+    dist.all_reduce(flat)
+    offset = 0
+    for gradient in gradients:
+        gradient.copy_(flat[offset : offset + gradient.numel()].view_as(gradient))
+        offset += gradient.numel()
+
+
+class _SumWithGradient(torch.autograd.Function):
+    """Sum over the processes; the gradient is the sum of the gradients."""
+
+    @staticmethod
+    def forward(context: object, value: Tensor) -> Tensor:
+        total = value.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(context: object, gradient: Tensor) -> Tensor:
+        total = gradient.clone()
+        dist.all_reduce(total)
+        return total
+
+
+class SyncedBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm over the batches of all processes, on any device; same state_dict as ``BatchNorm2d``."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, C, H, W]."""
+        if not self.training or world_size() == 1:
+            return super().forward(input)
+        local = torch.cat(
+            [
+                input.sum(dim=(0, 2, 3)),
+                input.square().sum(dim=(0, 2, 3)),
+                input.new_tensor([input.numel() / input.shape[1]]),
+            ]
+        )
+        total: Tensor = _SumWithGradient.apply(local)  # type: ignore[no-untyped-call]
+        channels, count = input.shape[1], total[-1].detach()
+        mean = total[:channels] / count
+        variance = (total[channels:-1] / count - mean.square()).clamp_min(0)
+        with torch.no_grad():
+            assert self.running_mean is not None
+            assert self.running_var is not None
+            assert self.momentum is not None
+            self.running_mean.lerp_(mean.detach(), self.momentum)
+            self.running_var.lerp_(variance.detach() * count / (count - 1).clamp_min(1), self.momentum)
+            if self.num_batches_tracked is not None:
+                self.num_batches_tracked.add_(1)
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        return input * scale[:, None, None] + (self.bias - mean * scale)[:, None, None]
+
+
+def synchronise_batch_norms(model: nn.Module) -> None:
+    """Turn every batch norm of ``model`` into a :class:`SyncedBatchNorm2d`, in place, when there are many processes."""
+    if world_size() > 1:
+        for module in model.modules():
+            if type(module) is nn.BatchNorm2d:
+                module.__class__ = SyncedBatchNorm2d
+
+
+def broadcast_object(value: Any) -> Any:
+    """Process 0's ``value`` in every process."""
+    box = [value]
+    if world_size() > 1:
+        dist.broadcast_object_list(box, src=0)
+    return box[0]

@@ -1,0 +1,30 @@
+"""Exponential moving average of a model's weights."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+from edgekit.models.masked_detector import MaskedDetector
+
+
+class WeightAverage:
+    """An averaged copy of a model, parameters and buffers alike: it scores better than the last step."""
+
+    def __init__(self, model: MaskedDetector, decay: float) -> None:
+        self.model: MaskedDetector = copy.deepcopy(model).eval().requires_grad_(False)
+        self.decay = decay
+        self.updates = 0
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Move towards ``model``; early updates move further, so the average does not remember its start."""
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        for mine, theirs in zip(self.model.state_dict().values(), model.state_dict().values(), strict=True):
+            if mine.dtype.is_floating_point:
+                mine.lerp_(theirs.detach(), 1 - decay)
+            else:
+                mine.copy_(theirs)

@@ -1,0 +1,148 @@
+"""What a training run tells: a progress bar, a CSV row an epoch, scores, plots at the end."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgekit.data.datasets import DetectionDataset
+from edgekit.errors import MissingDependencyError, StorageError
+from edgekit.metrics.detection import DetectionMetrics
+
+if TYPE_CHECKING:
+    from edgekit.learning.step import Losses
+    from edgekit.models.masked_detector import MaskedDetector
+
+log = logging.getLogger("edgekit")
+
+COLUMNS = ("epoch", "size", "steps", "classification", "box", "objectness", "learning_rate", "seconds",
+           "ap50", "map", "ap50_mask_off", "map_mask_off", "mask_recall", "mask_threshold", "active_share")  # fmt: skip
+LOSSES = ("classification", "box", "objectness")
+
+
+class Journal:
+    """The talking side of a run; silent in every process but the first."""
+
+    def __init__(self, output: Path, *, talks: bool) -> None:
+        self.output, self.talks = output, talks
+        self.path = output / "log.csv"
+        self.rows: list[dict[str, Any]] = []
+        self.sums: dict[str, float] = {}
+        self.size = 0
+        self._bar: Any = None
+        self._task: Any = None
+        self._epoch_started = time.monotonic()
+        self._metrics: DetectionMetrics | None = None
+
+    def start(self, *, total_steps: int, done: int) -> None:
+        """Show a progress bar with the remaining time where standard error is a terminal."""
+        if not self.talks or not sys.stderr.isatty():
+            return
+        try:
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        except ImportError as error:
+            raise MissingDependencyError("rich", "train", "show a progress bar") from error
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+        )
+        self._bar.start()
+        self._task = self._bar.add_task("training", total=total_steps, completed=done)
+
+    def stop(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def start_epoch(self, epoch: int, size: int) -> None:
+        """A new epoch, or the rest of a resumed one."""
+        self.size = size
+        self._epoch_started = time.monotonic()
+
+    def step(self, losses: Losses, rate: float, *, step: int) -> None:
+        """Add one step to the epoch's means."""
+        for name in LOSSES:
+            self.sums[name] = self.sums.get(name, 0.0) + float(getattr(losses, name).detach())
+        self.sums["steps"] = self.sums.get("steps", 0) + 1
+        self.sums["learning_rate"] = rate
+        if self._bar is not None:
+            mean = " ".join(f"{name} {self.sums[name] / self.sums['steps']:.3f}" for name in LOSSES)
+            self._bar.update(self._task, completed=step, description=f"{self.size} px  {mean}")
+
+    def finish_epoch(self, epoch: int) -> None:
+        """Write the epoch's row."""
+        steps = max(1, int(self.sums.get("steps", 1)))
+        row = {name: round(self.sums.get(name, 0.0) / steps, 5) for name in LOSSES}
+        row |= {"epoch": epoch, "size": self.size, "steps": steps, "learning_rate": self.sums.get("learning_rate", 0.0)}
+        row["seconds"] = round(time.monotonic() - self._epoch_started, 1)
+        self.rows.append(row)
+        self.sums = {}
+        self._write()
+        if self.talks:
+            log.info(
+                "epoch %d at %d px: classification %.3f box %.3f objectness %.3f, %.0f s",
+                epoch, self.size, row["classification"], row["box"], row["objectness"], row["seconds"],
+            )  # fmt: skip
+
+    def evaluation(self, scores: dict[str, Any], metrics: DetectionMetrics) -> None:
+        """Add the scores to the epoch's row."""
+        self._metrics = metrics
+        if self.rows:
+            self.rows[-1] |= {
+                name: round(value, 4) if isinstance(value, float) else value for name, value in scores.items()
+            }
+        self._write()
+        log.info(
+            "epoch %d: AP50 %.3f (mask off %.3f), mask recall %.3f at %.0f %% active",
+            scores["epoch"], scores["ap50"], scores["ap50_mask_off"], scores["mask_recall"],
+            100 * scores["active_share"],
+        )  # fmt: skip
+
+    def rewind(self, *, epoch: int, sums: dict[str, float]) -> None:
+        """Forget rows of epochs that a resumed run will do again."""
+        self.sums = dict(sums)
+        if self.path.is_file():
+            with self.path.open(newline="", encoding="utf-8") as file:
+                self.rows = [dict(row) for row in csv.DictReader(file) if int(row["epoch"]) <= epoch]
+
+    def plots(self, model: MaskedDetector, dataset: DetectionDataset, *, threads: int) -> None:
+        """Draw the curves and some pictures with their masks."""
+        from edgekit.learning.plots import draw_losses, draw_masks, draw_precision_recall
+
+        draw_losses(self.rows, self.output / "losses.png")
+        if self._metrics is not None:
+            draw_precision_recall(self._metrics, self.output / "precision_recall.png")
+        draw_masks(model, dataset, self.output / "masks.png", threads=threads)
+
+    def _write(self) -> None:
+        if not self.talks:
+            return
+        temporary = self.path.with_name(".log.csv.tmp")
+        try:
+            self.output.mkdir(parents=True, exist_ok=True)
+            with temporary.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, COLUMNS)
+                writer.writeheader()
+                writer.writerows(self.rows)
+            temporary.replace(self.path)
+        except OSError as error:
+            raise StorageError(f"the log {self.path} cannot be written: {error.strerror}") from error
+
+
+def report(scores: dict[str, Any], *, as_json: bool) -> str:
+    """The final scores as text for standard output."""
+    if as_json:
+        return json.dumps(scores)
+    return "\n".join(
+        f"{name:16} {value:.4f}" if isinstance(value, float) else f"{name:16} {value}" for name, value in scores.items()
+    )

@@ -1,0 +1,304 @@
+"""The state of one training run: what ``training/train.py`` loops over.
+
+A run can be killed at any moment. ``last.pt`` holds everything that the next step depends on and is replaced
+atomically; samples depend on (seed, epoch, index) alone; so a resumed run reaches the weights of an unbroken one.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from edgekit.data.datasets import DetectionDataset
+from edgekit.data.training_set import TrainingSet, batches_in_epoch, epoch_batches
+from edgekit.errors import CheckpointError, StorageError
+from edgekit.learning import distributed
+from edgekit.learning.batches import Batch, load_batches
+from edgekit.learning.config import TrainConfig
+from edgekit.learning.ema import WeightAverage
+from edgekit.learning.journal import Journal
+from edgekit.learning.optimiser import build_optimiser, freeze, set_learning_rate, training_mode
+from edgekit.learning.step import Losses, step_losses
+from edgekit.learning.validation import ThresholdChoice, choose_mask_threshold, evaluate_model
+from edgekit.masks.statistics import active_share
+from edgekit.models.anchors import anchor_boxes
+from edgekit.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from edgekit.models.masked_detector import MaskedDetector
+from edgekit.models.registry import MODELS
+
+THRESHOLD_IMAGES = 150
+"""Validation pictures that the mask threshold follows between evaluations."""
+
+log = logging.getLogger("edgekit")
+
+
+class TrainingRun:
+    """Model, optimiser, average, data and counters of a run."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        model: MaskedDetector,
+        *,
+        training: DetectionDataset,
+        validation: DetectionDataset,
+        output: Path,
+        device: torch.device,
+        provenance: dict[str, str],
+        pretrained: bool,
+        threads: int,
+    ) -> None:
+        self.config, self.output, self.device, self.threads = config, output, device, threads
+        self.provenance, self.pretrained = provenance, pretrained
+        self.validation = validation
+        self.training_set = TrainingSet(dataset=training, seed=config.seed, augmentation=config.augmentation)
+        self.model = model.to(device)
+        self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if pretrained:
+            freeze(self.model, config)
+        else:
+            self.config = config = replace(config, frozen_blocks=0, freeze_statistics=False)
+        distributed.synchronise_batch_norms(self.model)
+        self.average = WeightAverage(self.model, config.ema_decay)
+        self.optimiser = build_optimiser(self.model, config, pretrained=pretrained)
+        self.amp_type = _amp_type(config, device)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.amp_type == torch.float16)
+        self.epoch = 0
+        self.batch_in_epoch = 0
+        self.evaluations_without_gain = 0
+        self.plateaus = 0
+        self.best: float = -1.0
+        self.scores: dict[str, Any] = {}
+        self.journal = Journal(output, talks=distributed.rank() == 0)
+        self._saved_at = time.monotonic()
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of an epoch."""
+        return batches_in_epoch(len(self.training_set), self.config.batch_size)
+
+    @property
+    def global_step(self) -> int:
+        """Steps taken since the first epoch."""
+        return self.epoch * self.steps_per_epoch + self.batch_in_epoch
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether the score has not risen for ``early_stop`` evaluations."""
+        return 0 < self.config.early_stop <= self.evaluations_without_gain
+
+    def __enter__(self) -> TrainingRun:
+        self.journal.start(total_steps=self.config.epochs * self.steps_per_epoch, done=self.global_step)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.journal.stop()
+        if kind is KeyboardInterrupt:
+            log.warning("interrupted; go on with --resume -o %s", self.output)
+        distributed.stop()
+
+    def start_epoch(self) -> None:
+        """Training mode, and the input size of this epoch."""
+        size = self.config.size_at(self.epoch)
+        self.spec = MODELS[self.config.model].spec(self.model.spec.classes, size)
+        self.anchors = torch.from_numpy(anchor_boxes(self.spec)).to(self.device)
+        training_mode(self.model, self.config)
+        self.journal.start_epoch(self.epoch, size)
+
+    def batches(self) -> Iterator[Batch]:
+        """This process's share of the rest of the epoch."""
+        keys = epoch_batches(
+            count=len(self.training_set),
+            epoch=self.epoch,
+            size=self.spec.height,
+            batch_size=self.config.batch_size,
+            seed=self.config.seed,
+            rank=distributed.rank(),
+            processes=distributed.world_size(),
+            start=self.batch_in_epoch,
+        )
+        cuda = self.device.type == "cuda"
+        for batch in load_batches(self.training_set, keys, workers=self.config.workers, pin_memory=cuda):
+            yield batch.to(self.device)
+
+    def forward(self, batch: Batch) -> Losses:
+        """Losses of a batch under this step's masks."""
+        precision: AbstractContextManager[object] = (
+            torch.autocast(self.device.type, dtype=self.amp_type) if self.amp_type else nullcontext()
+        )
+        with precision:
+            return step_losses(
+                self.model,
+                batch,
+                spec=self.spec,
+                anchors=self.anchors,
+                config=self.config,
+                progress=self.epoch / self.config.epochs,
+            )
+
+    def step(self, losses: Losses) -> None:
+        """Backward, clip, move the weights and their average; save now and then."""
+        total_steps = self.config.epochs * self.steps_per_epoch
+        rate = set_learning_rate(
+            self.optimiser, self.config, step=self.global_step, total_steps=total_steps, plateaus=self.plateaus
+        )
+        self.optimiser.zero_grad(set_to_none=True)
+        self.scaler.scale(losses.total(self.config.omg_weight)).backward()  # type: ignore[no-untyped-call]
+        self.scaler.unscale_(self.optimiser)
+        distributed.sum_gradients(self.model)
+        parameters = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.config.clip_norm))
+        if not self.scaler.is_enabled() and norm != norm:
+            raise CheckpointError(
+                f"training diverged at step {self.global_step}: the gradient is NaN.\n"
+                f"Go on from the last save with a lower rate: --resume --learning-rate {rate / 3:.1e}"
+            )
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self.average.update(self.model)
+        self.batch_in_epoch += 1
+        self.journal.step(losses, rate, step=self.global_step)
+        if time.monotonic() - self._saved_at > 60 * self.config.save_minutes:
+            self.save()
+
+    def finish_epoch(self) -> None:
+        """Count the epoch and write its row of the log."""
+        self.epoch, self.batch_in_epoch = self.epoch + 1, 0
+        self.journal.finish_epoch(self.epoch)
+
+    def follow_masks(self) -> None:
+        """Move the mask threshold along with the objectness network: the detector trains under masks like the final."""
+        if self.config.masks == "apart":
+            return
+        few = replace(self.validation, samples=self.validation.samples[:THRESHOLD_IMAGES])
+        choice = None
+        if distributed.rank() == 0:
+            choice = choose_mask_threshold(
+                self.average.model, few, recall=self.config.mask_recall_target, threads=self.threads
+            )
+        self._set_threshold(choice)
+
+    def _set_threshold(self, choice: ThresholdChoice | None) -> None:
+        choice = distributed.broadcast_object(choice)
+        self.model.spec = self.average.model.spec = replace(self.model.spec, mask_threshold=choice.threshold)
+
+    def evaluation_due(self) -> bool:
+        """Whether the epoch just finished ends with an evaluation."""
+        return self.epoch % self.config.evaluate_every == 0 or self.epoch == self.config.epochs
+
+    def evaluate(self) -> None:
+        """Set the mask threshold, score the averaged weights, keep them if they are the best so far."""
+        choice = None
+        if distributed.rank() == 0:
+            choice = choose_mask_threshold(
+                self.average.model, self.validation, recall=self.config.mask_recall_target, threads=self.threads
+            )
+        self._set_threshold(choice)
+        gained = distributed.broadcast_object(distributed.rank() == 0 and self._evaluate(choice))
+        self.evaluations_without_gain = 0 if gained else self.evaluations_without_gain + 1
+        patience = max(1, round(self.config.plateau_epochs / self.config.evaluate_every))
+        if self.evaluations_without_gain and self.evaluations_without_gain % patience == 0:
+            self.plateaus += 1
+
+    def _evaluate(self, choice: ThresholdChoice | None) -> bool:
+        assert choice is not None
+        model = self.average.model
+        on, masks = evaluate_model(model, self.validation, mask="omg", threads=self.threads)
+        off, _ = evaluate_model(model, self.validation, mask="off", threads=self.threads)
+        self.scores = {
+            "epoch": self.epoch,
+            "ap50": on.ap50,
+            "map": on.map,
+            "ap50_mask_off": off.ap50,
+            "map_mask_off": off.map,
+            "mask_recall": choice.recall,
+            "mask_threshold": choice.threshold,
+            "active_share": sum(active_share(mask) for mask in masks) / len(masks),
+        }
+        self.journal.evaluation(self.scores, on)
+        if on.ap50 <= self.best:
+            return False
+        self.best = on.ap50
+        save_checkpoint(self.output / "best.pt", self._checkpoint(with_state=False))
+        return True
+
+    def save(self) -> None:
+        """Replace ``last.pt``."""
+        self._saved_at = time.monotonic()
+        if distributed.rank() == 0:
+            save_checkpoint(self.output / "last.pt", self._checkpoint(with_state=True))
+
+    def resume(self) -> None:
+        """Go back to the state in ``last.pt``."""
+        path = self.output / "last.pt"
+        checkpoint = load_checkpoint(path)
+        state = checkpoint.state
+        if state is None:
+            raise CheckpointError(f"{path} holds no training state; start a new run from it with --weights {path}")
+        if checkpoint.spec.classes != self.model.spec.classes:
+            raise CheckpointError(f"{path} was trained on other classes: {', '.join(checkpoint.spec.classes)}")
+        self.model.load_state_dict(state["model"])
+        self.average.model.load_state_dict(checkpoint.model.state_dict())
+        self.model.spec = self.average.model.spec = checkpoint.spec
+        self.average.updates = state["average_updates"]
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.scaler.load_state_dict(state["scaler"])
+        for name in ("epoch", "batch_in_epoch", "evaluations_without_gain", "plateaus", "best"):
+            setattr(self, name, state[name])
+        self.scores = checkpoint.metrics
+        self.journal.rewind(epoch=self.epoch, sums=state["journal"])
+
+    def finish(self) -> dict[str, Any]:
+        """Draw the plots and return the final scores."""
+        if distributed.rank() == 0:
+            self.journal.plots(self.average.model, self.validation, threads=self.threads)
+        return {**self.scores, "best_ap50": self.best, "output": str(self.output)}
+
+    def _checkpoint(self, *, with_state: bool) -> Checkpoint:
+        state = None
+        if with_state:
+            state = {
+                "model": self.model.state_dict(),
+                "average_updates": self.average.updates,
+                "optimiser": self.optimiser.state_dict(),
+                "scaler": self.scaler.state_dict(),
+                "journal": self.journal.sums,
+                **{
+                    name: getattr(self, name)
+                    for name in ("epoch", "batch_in_epoch", "evaluations_without_gain", "plateaus", "best")
+                },
+            }
+        return Checkpoint(
+            model=self.average.model,
+            config=self.config.to_json(),
+            metrics=self.scores,
+            provenance=self.provenance,
+            state=state,
+        )
+
+
+def _amp_type(config: TrainConfig, device: torch.device) -> torch.dtype | None:
+    if not config.amp or device.type != "cuda":
+        return None
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
+def save_config(config: TrainConfig, output: Path) -> None:
+    """Write the resolved configuration beside the checkpoints."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        temporary = output / f".config.{os.getpid()}.tmp"
+        temporary.write_text(json.dumps(config.to_json(), indent=2) + "\n", encoding="utf-8")
+        temporary.replace(output / "config.json")
+    except OSError as error:
+        raise StorageError(f"the output folder {output} cannot be written: {error.strerror}") from error

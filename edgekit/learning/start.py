@@ -1,0 +1,138 @@
+"""Open a training run: data, device, starting weights or the state of an earlier one."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from edgekit.data.datasets import DetectionDataset, open_dataset
+from edgekit.data.training_set import SampleKey, TrainingSet
+from edgekit.errors import CheckpointError, UsageError
+from edgekit.learning import distributed
+from edgekit.learning.batches import collate, normalise
+from edgekit.learning.config import TrainConfig, config_from_json
+from edgekit.learning.run import TrainingRun, save_config
+from edgekit.models.checkpoint import load_checkpoint
+from edgekit.models.masked_detector import MaskedDetector
+from edgekit.models.registry import build
+from edgekit.models.starting_weights import read_tflite_convolutions, start_from_mobilenetv2
+
+STATISTICS_IMAGES = 128
+"""Pictures on which batch norm statistics are measured."""
+
+log = logging.getLogger("edgekit")
+
+
+def open_run(
+    config: TrainConfig,
+    *,
+    data: Path,
+    output: Path,
+    weights: Path | None,
+    resume: bool,
+    device: str,
+    threads: int | None,
+    limit: int | None,
+) -> TrainingRun:
+    """Everything before the first step.
+
+    Args:
+        config: the resolved configuration; a resumed run takes its own from ``last.pt`` instead.
+        data: a data set with the splits train and val.
+        output: folder of the run.
+        weights: a MobileNetV2 ``.tflite`` or a checkpoint to start from; ``None`` starts from random weights.
+        resume: go on from ``output/last.pt``.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        threads: CPU threads; ``None`` leaves PyTorch's choice.
+        limit: use only the first pictures of each split.
+
+    Raises:
+        DataError, UsageError, CheckpointError: the data, the options or the files do not fit.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    place = _device(device)
+    distributed.start(place)
+    if config.batch_size % distributed.world_size():
+        raise UsageError(f"batch size {config.batch_size} cannot be divided over {distributed.world_size()} processes")
+    last = output / "last.pt"
+    if resume and not last.is_file():
+        raise CheckpointError(f"nothing to resume: {last} does not exist. Start the run without --resume.")
+    if not resume and last.is_file():
+        raise UsageError(f"{output} already holds a run; go on with --resume, or choose another -o folder")
+    earlier = load_checkpoint(last) if resume else None
+    if earlier is not None:
+        config = config_from_json(earlier.config, where=str(last))
+    training = _limited(open_dataset(data, "train"), limit)
+    validation = _limited(open_dataset(data, "val", classes=training.classes), limit)
+    torch.manual_seed(config.seed)
+    model = build(config.model, training.classes, size=max(size for _, size in config.sizes))
+    provenance = {"training_data": training.name, "starting_weights": weights.name if weights else "random"}
+    if earlier is not None:
+        provenance = earlier.provenance
+    elif weights is not None:
+        _load_weights(model, weights, training, config)
+    elif distributed.rank() == 0:
+        log.warning("no --weights given: training starts from random weights and needs far more data and time")
+    run = TrainingRun(
+        config,
+        model,
+        training=training,
+        validation=validation,
+        output=output,
+        device=place,
+        provenance=provenance,
+        pretrained=provenance["starting_weights"] != "random",
+        threads=torch.get_num_threads(),
+    )
+    if resume:
+        run.resume()
+    elif distributed.rank() == 0:
+        save_config(run.config, output)
+    return run
+
+
+def _device(name: str) -> torch.device:
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: PyTorch sees no GPU here. Train on the CPU with --device cpu.")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name, distributed.local_rank()) if name == "cuda" else torch.device(name)
+
+
+def _limited(dataset: DetectionDataset, limit: int | None) -> DetectionDataset:
+    return dataset if limit is None else replace(dataset, samples=tuple(islice(dataset.samples, limit)))
+
+
+def _load_weights(model: MaskedDetector, weights: Path, training: DetectionDataset, config: TrainConfig) -> None:
+    if weights.suffix == ".tflite":
+        folded = read_tflite_convolutions(weights)
+        start_from_mobilenetv2(model.detector.backbone, model.omg, folded, _statistics_batches(model, training, config))
+        return
+    source = load_checkpoint(weights).model.state_dict()
+    own: dict[str, Any] = model.state_dict()
+    fitting = {name: value for name, value in source.items() if name in own and own[name].shape == value.shape}
+    if not fitting:
+        raise CheckpointError(f"{weights} shares no layer with {config.model}; is it a checkpoint of another model?")
+    skipped = sorted(own.keys() - fitting.keys())
+    if skipped and distributed.rank() == 0:
+        log.warning("%d of %d tensors start afresh (other shape or name), e.g. %s", len(skipped), len(own), skipped[0])
+    model.load_state_dict({**own, **fitting})
+
+
+def _statistics_batches(model: MaskedDetector, training: DetectionDataset, config: TrainConfig) -> list[Tensor]:
+    """Normalised pictures [16, 3, H, W], the first ones of the training split, without augmentation."""
+    plain = TrainingSet(dataset=training, seed=config.seed, augmentation=0.0)
+    size = model.spec.height
+    count = min(STATISTICS_IMAGES, len(training))
+    batches = []
+    for start in range(0, count, 16):
+        keys = [SampleKey(epoch=0, index=index, size=size) for index in range(start, min(start + 16, count))]
+        batches.append(normalise(collate([plain[key] for key in keys]).images, model.spec))
+    return batches

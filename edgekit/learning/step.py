@@ -1,0 +1,86 @@
+"""One training step of a masked detector: which mask each picture is shown under, and its losses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from edgekit.learning.batches import Batch, normalise
+from edgekit.learning.config import TrainConfig
+from edgekit.learning.losses import detection_loss, objectness_loss
+from edgekit.models.masked_detector import MaskedDetector
+from edgekit.spec import DetectorSpec
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The three parts of the loss, scalars."""
+
+    classification: Tensor
+    box: Tensor
+    objectness: Tensor
+
+    def total(self, omg_weight: float) -> Tensor:
+        """What is minimised."""
+        return self.classification + self.box + omg_weight * self.objectness
+
+
+def step_losses(
+    model: MaskedDetector, batch: Batch, *, spec: DetectorSpec, anchors: Tensor, config: TrainConfig, progress: float
+) -> Losses:
+    """Forward one batch.
+
+    Args:
+        model: in training mode.
+        batch: on the model's device.
+        spec: the model's spec at this batch's input size.
+        anchors: [A, 4], of that spec.
+        config: the run's.
+        progress: 0..1 through the run.
+    """
+    images = normalise(batch.images, spec).contiguous(memory_format=torch.channels_last)
+    objectness = model.omg(images)
+    mask = training_mask(model, objectness, batch, config=config, progress=progress)
+    logits, offsets = model.detector(images, mask)
+    classification, box = detection_loss(
+        spec,
+        logits=logits,
+        offsets=offsets,
+        anchors=anchors,
+        active=active_anchors(spec, mask) if mask is not None else torch.ones_like(logits[..., 0], dtype=torch.bool),
+        truth=batch.truth,
+    )
+    return Losses(classification, box, objectness_loss(objectness, batch.labels, batch.weights))
+
+
+def training_mask(
+    model: MaskedDetector, objectness: Tensor, batch: Batch, *, config: TrainConfig, progress: float
+) -> Tensor | None:
+    """[B, 1, G, G]: none for some pictures, the true boxes' for some, the objectness network's own for the rest.
+
+    Early on the objectness network finds little, and a detector whose objects are blacked out learns nothing, so
+    true boxes are added to its masks during the warm-up.
+    """
+    if config.masks == "apart":
+        return None
+    own = model.binary_mask(objectness)
+    if progress < config.mask_warmup:
+        own = torch.maximum(own, batch.labels)
+    truth = F.max_pool2d(batch.labels, kernel_size=3, stride=1, padding=1)
+    chance = batch.chance[:, None, None, None]
+    off = chance < config.mask_off_share
+    use_truth = chance < config.mask_off_share + config.mask_truth_share
+    return torch.where(off, torch.ones_like(own), torch.where(use_truth, truth, own))
+
+
+def active_anchors(spec: DetectorSpec, mask: Tensor) -> Tensor:
+    """[B, 1, G, G] -> [B, A] bool; ``edgekit.models.anchors.anchor_mask`` on tensors."""
+    parts, level_mask = [], mask
+    for level in spec.anchors:
+        while level_mask.shape[-2] > level.rows:
+            level_mask = F.max_pool2d(level_mask, kernel_size=2, stride=2, ceil_mode=True)
+        parts.append(level_mask.flatten(1).bool().repeat_interleave(len(level.sizes), dim=1))
+    return torch.cat(parts, dim=1)

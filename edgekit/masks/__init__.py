@@ -1,0 +1,1 @@
+"""Objectness masks: where they come from, how they look at every resolution, what they keep."""
