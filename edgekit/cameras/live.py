@@ -108,9 +108,7 @@ class LiveSource(Source):
     def _reopen(self) -> cv2.VideoCapture | None:
         pause_s = self._first_pause_s
         for attempt in range(1, self._retries + 1):
-            log.warning(
-                "%s was lost; attempt %d of %d to reopen it in %.1f s", self.name, attempt, self._retries, pause_s
-            )
+            log.warning("%s is lost; attempt %d of %d in %.1f s", self.name, attempt, self._retries, pause_s)
             if self._stop.wait(pause_s):
                 return None
             capture = self._open_capture()

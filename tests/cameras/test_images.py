@@ -95,7 +95,7 @@ def test_picture_that_vanished(tmp_path: Path) -> None:
 
 
 def test_empty_folder(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="no picture in the folder .*: it is empty"):
+    with pytest.raises(SourceError, match=r"no picture in the folder .*: it is empty"):
         open_source(str(tmp_path))
 
 

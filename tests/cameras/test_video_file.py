@@ -90,7 +90,7 @@ def test_other_files_as_video(tmp_path: Path, content: bytes, looks: str) -> Non
 def test_recording_without_an_index(tmp_path: Path) -> None:
     path = make_video(tmp_path / "clip.mp4", codec="mp4v")
     path.write_bytes(path.read_bytes()[:-600])
-    with pytest.raises(SourceError, match="not a video: no decoder knows it. Likely cause: it is truncated"):
+    with pytest.raises(SourceError, match=r"not a video: no decoder knows it\. Likely cause: it is truncated"):
         open_source(str(path))
 
 
