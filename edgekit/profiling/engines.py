@@ -32,7 +32,7 @@ class EngineProfile:
     """The engine with its version and device; or why it did not run."""
 
     load_ms: float = 0.0
-    """Wall time to load both graphs; a TensorRT engine that is built first is part of it."""
+    """Wall time to load both graphs; importing the engine, and building one for TensorRT, are part of it."""
 
     stages: dict[str, Latency] | None = None
     """Stage -> latency, ``total`` last; None if the engine did not run."""
@@ -88,8 +88,7 @@ def golden_frames(path: Path) -> list[Frame]:
     """The picture that the bundle at ``path`` carries to test itself; for a checkpoint, the built-in bundle's.
 
     Raises:
-        UsageError: a checkpoint, and the built-in bundle is not there.
-        BundleError: the bundle is malformed.
+        BundleError: the bundle is not there or malformed.
     """
     if is_checkpoint(path):
         from edgekit.models.default import default_bundle
