@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.bundle import BundleWriter, write_golden
+from edgekit.exporters.onnx_tflite import to_tflite
 from edgekit.masks.sources import omg
 from edgekit.spec import AnchorLevel, DetectorSpec
 
@@ -82,7 +83,8 @@ def openvino_graph(onnx_path: Path, path: Path) -> Path:
     """The same graph as OpenVINO IR; its weights go beside it."""
     import openvino
 
-    openvino.save_model(openvino.convert_model(str(onnx_path)), str(path), compress_to_fp16=False)
+    # read_model, not convert_model: that one reports to its makers, and without a network waits for seconds.
+    openvino.save_model(openvino.Core().read_model(str(onnx_path)), str(path), compress_to_fp16=False)
     return path
 
 
@@ -91,16 +93,20 @@ def graphs(folder: Path, graph_format: str) -> dict[str, str]:
     onnx_files = {"omg": onnx_omg(folder / "omg.onnx"), "detector": onnx_detector(folder / "detector.onnx")}
     if graph_format == "onnx":
         return {name: path.name for name, path in onnx_files.items()}
-    assert graph_format == "openvino"
+    suffix = {"openvino": ".xml", "tflite": ".tflite"}[graph_format]
     for name, path in onnx_files.items():
-        openvino_graph(path, folder / f"{name}.xml")
+        if graph_format == "openvino":
+            openvino_graph(path, folder / f"{name}.xml")
+        else:
+            to_tflite(path, folder / f"{name}.tflite", "fp32")
         path.unlink()
-    return {name: f"{name}.xml" for name in onnx_files}
+    return {name: name + suffix for name in onnx_files}
 
 
 def manifest(graph_format: str = "onnx", **changes: Any) -> dict[str, Any]:
     """What an exporter would say about a bundle of the tiny graphs, without its golden section."""
-    suffix = {"onnx": ".onnx", "openvino": ".xml"}[graph_format]
+    suffix = {"onnx": ".onnx", "openvino": ".xml", "tflite": ".tflite"}[graph_format]
+    engines = {"onnx": ["onnxruntime", "openvino"], "openvino": ["openvino"], "tflite": ["tflite"]}
     return {
         "name": "tiny",
         "task": "detection",
@@ -108,7 +114,7 @@ def manifest(graph_format: str = "onnx", **changes: Any) -> dict[str, Any]:
         "target": None,
         "graph_format": graph_format,
         "precision": "fp32",
-        "engines": {"onnx": ["onnxruntime", "openvino"], "openvino": ["openvino"]}[graph_format],
+        "engines": engines[graph_format],
         "threads": 1,
         "graphs": {"omg": f"omg{suffix}", "detector": f"detector{suffix}"},
         "engine_options": {},
@@ -129,7 +135,7 @@ def write_bundle(path: Path, graph_format: str = "onnx", *, zipped: bool = False
     from edgekit.backends import load_engine
     from edgekit.pipeline import Pipeline
 
-    engine = {"onnx": "onnxruntime", "openvino": "openvino"}[graph_format]
+    engine = {"onnx": "onnxruntime", "openvino": "openvino", "tflite": "tflite"}[graph_format]
     with BundleWriter(path, zipped=zipped) as writer:
         files = graphs(writer.folder, graph_format)
         omg_graph, detector = (load_engine(engine, writer.path(files[name]), threads=1) for name in ("omg", "detector"))

@@ -180,7 +180,10 @@ def _warn_fallback(wanted: str, instead: str, reason: str) -> None:
 
 def _providers(graph: Path, options: Mapping[str, Any]) -> list[tuple[str, dict[str, str]]]:
     """The checked (provider, options) of a bundle, the CPU last."""
-    providers = [_provider(graph, entry) for entry in options.get("providers", ())]
+    entries = options.get("providers", [])
+    if not isinstance(entries, list):
+        raise EngineError(f"engine_options.onnxruntime: providers must be a list of providers, got {entries!r}")
+    providers = [_provider(graph, entry) for entry in entries]
     return providers if any(name == CPU for name, _ in providers) else [*providers, (CPU, {})]
 
 
