@@ -45,7 +45,9 @@ LIVE_FPS = 15.0
 @click.option("--engine", default="auto", show_default=True, help="auto, tflite, openvino, onnxruntime or torch.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: as the bundle says]")
 @click.option("--mask", default="omg", show_default=True, help="Where to look: omg, off, FILE.json, a+b, a&b.")
-@click.option("--conf", type=click.FloatRange(0, 1), help="Lowest score to report.  [default: as the bundle says]")
+@click.option(
+    "--conf", "--threshold", type=click.FloatRange(0, 1), help="Lowest score to report.  [default: as the bundle says]"
+)
 @click.option("--iou", type=click.FloatRange(0, 1), help="Overlap at which one of two boxes of a class is dropped.")
 @click.option("--jsonl", default="-", show_default=True, help="Where JSON lines go: - is stdout; a FILE; off.")
 @click.option(

@@ -45,9 +45,9 @@ def shade_background(image: Picture, mask: Mask, spec: DetectorSpec) -> Picture:
     """A copy of ``image`` [h, w, 3] with every pixel darkened whose cell of ``mask`` [G, G] is inactive."""
     height, width = image.shape[:2]
     rows, columns = _cells(height, width, spec.height, spec.width, mask.shape)
-    active = mask[rows[:, None], columns[None, :]]  # [h, w]
+    active = mask.astype(np.uint8)[rows][:, columns]  # [h, w]
     dark = cv2.convertScaleAbs(image, alpha=BACKGROUND_LIGHT)
-    return np.where(active[..., None], image, np.asarray(dark, np.uint8))
+    return np.asarray(cv2.copyTo(image, active, dark), np.uint8)
 
 
 @lru_cache(maxsize=8)
