@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from edgekit.backends import ENGINES
-from edgekit.boards import GRAPH_SUFFIXES, boards_folder, cpu_flags, detect_board, list_boards, load_board, read_board
+from edgekit.backends import ENGINES, load_engine
+from edgekit.boards import (
+    GRAPH_SUFFIXES,
+    PRECISIONS,
+    Board,
+    boards_folder,
+    cpu_flags,
+    detect_board,
+    list_boards,
+    load_board,
+    read_board,
+)
+from edgekit.bundle.manifest import GRAPH_FORMATS
 from edgekit.errors import UsageError
 
 BOARD_FILES = sorted(boards_folder().glob("*.toml"))
@@ -42,6 +54,29 @@ def test_jetsons_try_tensorrt_then_cuda_then_cpu_and_cache_their_engines(name: s
     assert [provider["name"].removesuffix("ExecutionProvider") for provider in providers] == ["Tensorrt", "CUDA", "CPU"]
     assert providers[0]["options"]["trt_fp16_enable"] is True
     assert providers[0]["options"]["trt_engine_cache_enable"] is True
+
+
+@pytest.mark.parametrize("name", ["jetson-nano", "jetson-orin-nano"])
+def test_the_runtime_accepts_the_options_and_falls_back(
+    name: str, tiny: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("onnx", reason="the tiny graph is written with onnx")
+    onnxruntime = pytest.importorskip("onnxruntime", reason="it is what reads the options")
+    if "TensorrtExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime would build a TensorRT engine")
+    monkeypatch.setenv("HOME", str(tmp_path))  # engines are cached below it
+    options = load_board(name).export.engine_options["onnxruntime"]
+    engine = load_engine("onnxruntime", tiny.onnx_omg(tmp_path / "omg.onnx"), threads=1, options=options)
+    assert engine.name.endswith("CPU")
+    assert "onnxruntime cannot use TensorrtExecutionProvider" in caplog.text
+
+
+@pytest.mark.parametrize("board", list_boards(), ids=lambda board: board.name)
+def test_a_bundle_may_name_the_first_engine(board: Board) -> None:
+    suffix, engines = GRAPH_FORMATS[board.export.format]
+    assert suffix == GRAPH_SUFFIXES[board.export.format]
+    assert board.export.engines[0] in engines
+    assert board.export.precision in PRECISIONS
 
 
 def test_an_unknown_board_suggests_the_nearest() -> None:
