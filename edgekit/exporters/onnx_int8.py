@@ -1,0 +1,135 @@
+"""float32 ONNX -> int8 ONNX for onnxruntime: QuantizeLinear/DequantizeLinear pairs around every operation.
+
+onnxruntime fuses each DequantizeLinear -> operation -> QuantizeLinear into one integer kernel. The scales are those
+of the TFLite file (:mod:`edgekit.exporters.quantisation`), which onnxruntime's own quantiser would not give: it
+measures the two sides of a mask multiplication apart, so that multiplying by 1 would round. Activations are uint8,
+weights int8 per channel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.exporters.calibration import Calibration
+from edgekit.exporters.conversion import check_kept_layers
+from edgekit.exporters.onnx_build import build_model, save_model
+from edgekit.exporters.onnx_graph import Graph, Node, fused_clip, read_graph
+from edgekit.exporters.quantisation import Affine, float_tensors, plan_activations, quantise_convolution
+
+WEIGHT_LIMIT = 64
+"""7-bit weights ("reduce_range"): AVX2 without VNNI adds two uint8 x int8 products in 16 bits, and 2 * 255 * 127
+saturates there. With 64 the result is the same on every CPU."""
+
+TO_UNSIGNED = 128
+"""uint8 zero point minus int8 zero point."""
+
+
+def quantise_onnx(path: Path, out: Path, calibration: Calibration, keep_float: frozenset[str] = frozenset()) -> None:
+    """Write an int8 copy of the graph at ``path``; its inputs and outputs stay float32.
+
+    Args:
+        path: the float32 graph.
+        out: the file to write.
+        calibration: inputs that show the range of every activation.
+        keep_float: names of convolutions that stay float32.
+
+    Raises:
+        ExportError: not a valid graph, nothing to calibrate with, or no convolution of a given name.
+    """
+    graph = read_graph(path)
+    check_kept_layers(keep_float, graph.convolutions())
+    plan = plan_activations(path, graph, calibration)
+    save_model(build_model(_Rewriter(graph, plan, float_tensors(graph, keep_float)).rewrite()), out)
+
+
+class _Rewriter:
+    """Copies a graph node by node; in the copy ``x.restored`` is what is left of the tensor ``x`` after int8."""
+
+    def __init__(self, graph: Graph, plan: Mapping[str, Affine], floats: frozenset[str]) -> None:
+        self._graph = graph
+        self._plan = plan
+        self._floats = floats
+        self._nodes: list[Node] = []
+        self._constants: dict[str, NDArray[Any]] = {}
+        self._restored: dict[str, str] = {}
+
+    def rewrite(self) -> Graph:
+        """The graph with quantisation nodes."""
+        for name in self._graph.inputs:
+            self._restore(name, name, f"{name}.restored")
+        skipped: set[str] = set()
+        for node in self._graph.nodes:
+            if node.name not in skipped:
+                clip = fused_clip(self._graph, node)
+                if clip is not None and self._clips_like(clip.output):
+                    skipped.add(clip.name)
+                    self._copy(node, clip.output)
+                else:
+                    self._copy(node, node.output)
+        return replace(self._graph, nodes=tuple(self._nodes), constants=self._constants)
+
+    def _copy(self, node: Node, output: str) -> None:
+        integer = output in self._plan and output not in self._floats
+        fused = output not in self._plan and output not in self._floats  # its ReLU6 follows, then QuantizeLinear
+        if node.op == "Conv" and (integer or fused):
+            constants = self._integer_constants(node)
+        else:
+            constants = {name: name for name in node.inputs if name in self._graph.constants}
+            self._constants.update({name: self._graph.constants[name] for name in constants})
+        inputs = tuple(constants.get(name) or self._read(name, integer or fused) for name in node.inputs)
+        if not integer:
+            self._nodes.append(replace(node, inputs=inputs, output=output))
+            return
+        self._nodes.append(replace(node, inputs=inputs, output=f"{output}.exact"))
+        restored = output if output in self._graph.outputs else f"{output}.restored"
+        self._restore(output, f"{output}.exact", restored)
+
+    def _read(self, name: str, integer: bool) -> str:
+        """What an operation reads for ``name``: the int8 version if it exists or the operation needs it."""
+        if name == "" or name not in self._plan:
+            return name
+        if integer and name not in self._restored:
+            self._restore(name, name, f"{name}.restored")
+        return name if name in self._floats and not integer else self._restored[name]
+
+    def _restore(self, name: str, source: str, restored: str) -> None:
+        """``source`` through uint8 and back."""
+        affine = self._plan[name]
+        scale, zero = f"{name}.scale", f"{name}.zero_point"
+        self._constants[scale] = np.array(affine.scale, np.float32)
+        self._constants[zero] = np.array(affine.zero_point + TO_UNSIGNED, np.uint8)
+        self._add("QuantizeLinear", (source, scale, zero), f"{name}.integer")
+        self._add("DequantizeLinear", (f"{name}.integer", scale, zero), restored)
+        self._restored[name] = restored
+
+    def _integer_constants(self, node: Node) -> dict[str, str]:
+        """Integer weight and bias behind a DequantizeLinear each: name in the source -> name in the copy."""
+        weight = self._graph.constants[node.inputs[1]]
+        has_bias = len(node.inputs) > 2 and node.inputs[2] != ""
+        bias = self._graph.constants[node.inputs[2]] if has_bias else np.zeros(len(weight), np.float32)
+        integers = quantise_convolution(weight, bias, self._plan[node.inputs[0]].scale, limit=WEIGHT_LIMIT)
+        copies: dict[str, tuple[str, NDArray[Any], NDArray[np.float32]]] = {}
+        copies[node.inputs[1]] = (f"{node.name}.weight", integers.weight, integers.weight_scales)
+        if has_bias:
+            copies[node.inputs[2]] = (f"{node.name}.bias", integers.bias, integers.bias_scales)
+        for name, values, scales in copies.values():
+            self._constants[f"{name}.integer"] = values
+            self._constants[f"{name}.scales"] = scales
+            self._add("DequantizeLinear", (f"{name}.integer", f"{name}.scales"), f"{name}.restored", axis=0)
+        return {source: f"{name}.restored" for source, (name, _, _) in copies.items()}
+
+    def _clips_like(self, clipped: str) -> bool:
+        """Whether storing ``clipped`` as uint8 already cuts it to 0..6, so that the ReLU6 itself can go."""
+        if clipped in self._floats or clipped not in self._plan:
+            return False
+        affine = self._plan[clipped]
+        return affine.zero_point == -128 and affine.scale * 255 <= 6 * (1 + 1e-6)
+
+    def _add(self, op: str, inputs: tuple[str, ...], output: str, **attributes: int) -> None:
+        self._nodes.append(Node(name=f"{output}.{op}", op=op, inputs=inputs, output=output, attributes=attributes))

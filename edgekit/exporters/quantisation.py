@@ -1,0 +1,170 @@
+"""Which int8 number stands for which value, decided once for the TFLite and the ONNX graph.
+
+real = scale * (quantised - zero_point), quantised in -128..127. Weights are symmetric with a scale per output
+channel; activations have one scale and a zero point that represents 0 exactly, so that padding and masked background
+stay exact. Operations that only move values (concat, resize, mask, ...) keep their parameters, so tensors that they
+connect form groups with one scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.errors import ExportError
+from edgekit.exporters.calibration import Calibration
+from edgekit.exporters.onnx_graph import Graph, Node, fused_clip
+from edgekit.exporters.ranges import measure
+
+MOVES = frozenset({"Reshape", "Transpose", "Resize", "Concat"})
+"""Every input value appears in the output unchanged."""
+
+POOLS = frozenset({"MaxPool", "AveragePool"})
+"""The output lies within the input's range."""
+
+BIAS_LIMIT = 2.0**30
+"""A bias beyond it would leave no room in the 32-bit accumulator."""
+
+
+@dataclass(frozen=True)
+class Affine:
+    """real = scale * (quantised - zero_point)."""
+
+    scale: float
+    zero_point: int
+
+    @classmethod
+    def of_range(cls, low: float, high: float) -> Affine:
+        """The finest parameters that cover ``low``..``high`` and 0, and represent 0 exactly."""
+        low, high = min(low, 0.0), max(high, 0.0)
+        if high == low:
+            return cls(1.0, 0)  # always zero: any scale is exact
+        scale = float(np.float32((high - low) / 255))
+        return cls(scale, int(np.clip(round(-128 - low / scale), -128, 127)))
+
+
+MASK = Affine(1.0, 0)
+"""0 and 1 are themselves, so that feature * mask multiplies by exactly 1 or exactly 0 at the feature's own scale."""
+
+
+def plan_activations(path: Path, graph: Graph, calibration: Calibration) -> dict[str, Affine]:
+    """The parameters of every tensor of ``graph`` (the file ``path``) that an int8 graph can hold.
+
+    Raises:
+        ExportError: there is no calibration input, an activation is not finite, or a concat mixes mask and features.
+    """
+    masks = graph.mask_tensors()
+    groups = _groups(graph, masks)
+    shown = {tensor for group in groups for tensor in group if _shows_range(graph, tensor)}
+    histograms = measure(path, sorted(shown - calibration.input_ranges.keys()), calibration)
+    plan = dict.fromkeys(masks, MASK)
+    for group in groups:
+        known = [calibration.input_ranges[tensor] for tensor in group if tensor in calibration.input_ranges]
+        parts = [histograms[tensor] for tensor in sorted(group) if tensor in histograms]
+        # A known range is a promise about every picture; it is never narrowed.
+        found = [parts[0].merged(parts[1:]).best_range()] if parts and not known else []
+        ranges = known + found + [(part.low, part.high) for part in parts if known]
+        affine = Affine.of_range(min(low for low, _ in ranges), max(high for _, high in ranges))
+        plan.update(dict.fromkeys(group, affine))
+    return plan
+
+
+def _groups(graph: Graph, masks: frozenset[str]) -> list[frozenset[str]]:
+    """All feature tensors, those that must share parameters together, in order of first appearance."""
+    fused = {node.output: clip.output for node in graph.nodes if (clip := fused_clip(graph, node)) is not None}
+    features = [name for name in (*graph.inputs, *(node.output for node in graph.nodes)) if name not in masks]
+    parent = {name: name for name in features if name not in fused}
+
+    def root(name: str) -> str:
+        while parent[name] != name:
+            name = parent[name]
+        return name
+
+    multiplied = graph.mask_multiplications()
+    for node in graph.nodes:
+        if node.output in masks:
+            continue
+        same = [multiplied[node.name]] if node.name in multiplied else _unchanged_inputs(graph, node)
+        for name in same:
+            if name in masks:
+                raise ExportError(f"node {node.name!r} ({node.op}) mixes the mask with features; int8 cannot hold both")
+            parent[root(node.output)] = root(name)
+    groups: dict[str, list[str]] = {}
+    for name in parent:
+        groups.setdefault(root(name), []).append(name)
+    return [frozenset(group) for group in groups.values()]
+
+
+def _unchanged_inputs(graph: Graph, node: Node) -> list[str]:
+    if node.op not in MOVES | POOLS:
+        return []
+    return [tensor for tensor in node.inputs if tensor and tensor not in graph.constants]
+
+
+def _shows_range(graph: Graph, tensor: str) -> bool:
+    """Whether a tensor's values are not all found in the result of what reads it.
+
+    A feature map that is only read through the mask counts as masked: what it holds outside is thrown away.
+    """
+    if tensor in graph.outputs:
+        return True
+    multiplied = graph.mask_multiplications()
+    readers = graph.consumers(tensor)
+    return not readers or any(node.op not in MOVES and node.name not in multiplied for node in readers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantisedConv:
+    """Weights and bias of a convolution in integers."""
+
+    weight: NDArray[np.int8]
+    """Shape of the float weight, [out, in / groups, kh, kw]; symmetric."""
+
+    weight_scales: NDArray[np.float32]
+    """[out]"""
+
+    bias: NDArray[np.int32]
+    """[out], in units of ``bias_scales``."""
+
+    bias_scales: NDArray[np.float32]
+    """[out] input scale times weight scale."""
+
+
+def quantise_convolution(
+    weight: NDArray[np.float32], bias: NDArray[np.float32], input_scale: float, *, limit: int = 127
+) -> QuantisedConv:
+    """Weights to -limit..limit with a scale per output channel, bias to the accumulator's units.
+
+    ``limit`` 63 makes room for engines that add pairs of products in 16 bits (AVX2 without VNNI).
+    """
+    largest = np.abs(weight.reshape(len(weight), -1)).max(axis=1)
+    # A dead channel (weights ~0, bias not) needs a scale coarse enough that its bias still fits.
+    scales = np.maximum(largest / limit, np.abs(bias) / (input_scale * BIAS_LIMIT))
+    scales = np.where(scales > 0, scales, 1.0).astype(np.float32)
+    rounded = np.round(weight / scales.reshape(-1, *[1] * (weight.ndim - 1)))
+    bias_scales = (scales * np.float32(input_scale)).astype(np.float32)
+    return QuantisedConv(
+        weight=np.clip(rounded, -limit, limit).astype(np.int8),
+        weight_scales=scales,
+        bias=np.round(bias.astype(np.float64) / bias_scales).astype(np.int32),
+        bias_scales=bias_scales,
+    )
+
+
+def float_tensors(graph: Graph, keep_float: Iterable[str]) -> frozenset[str]:
+    """The tensors that stay float32 because their convolution does.
+
+    A kept convolution's result stays float through everything that only moves or masks it, up to the next operation
+    with integer arithmetic; a concat stays float if any of its parts is.
+    """
+    kept, floats = set(keep_float), set[str]()
+    multiplied = graph.mask_multiplications()
+    for node in graph.nodes:
+        moved = node.op in MOVES | POOLS | {"Clip"} or node.name in multiplied
+        if node.name in kept or (moved and floats & set(node.inputs)):
+            floats.add(node.output)
+    return frozenset(floats)
