@@ -37,7 +37,7 @@ def read_tflite_convolutions(path: Path) -> list[FoldedLayer]:
     except ImportError as error:
         raise MissingDependencyError("ai-edge-litert", "train", "read TFLite starting weights") from error
     if not path.is_file():
-        raise CheckpointError(f"starting weights {path} do not exist")
+        raise CheckpointError(f"the file of starting weights {path} does not exist")
     try:
         # Without delegates every operator and constant of the file stays visible.
         interpreter = Interpreter(

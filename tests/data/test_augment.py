@@ -1,0 +1,84 @@
+"""Augmentation keeps pictures and boxes together."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgekit.data.augment import Annotated, augment, crop, expand, flip, photometric
+
+RED = (255, 0, 0)
+
+
+def marked(*, width: int = 120, height: int = 90) -> Annotated:
+    """A grey picture with one red rectangle, boxed exactly."""
+    image = np.full((height, width, 3), 90, np.uint8)
+    image[20:60, 30:90] = RED
+    return Annotated(
+        image=image,
+        boxes_xyxy=np.array([[30, 20, 90, 60]], np.float32),
+        class_ids=np.array([4]),
+        ignore=np.array([False]),
+    )
+
+
+def red_box(image: np.ndarray) -> list[int]:
+    rows, columns = np.nonzero((image == RED).all(axis=2))
+    return [int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1]
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("change", [expand, crop, lambda sample, _: flip(sample)], ids=["expand", "crop", "flip"])
+def test_the_box_stays_on_the_object(change, seed: int) -> None:  # type: ignore[no-untyped-def]
+    changed = change(marked(), np.random.default_rng(seed))
+    np.testing.assert_allclose(changed.boxes_xyxy[0], red_box(changed.image), atol=1e-3)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 200), st.integers(1, 200), st.integers(0, 5))
+def test_any_picture_survives(seed: int, width: int, height: int, boxes: int) -> None:
+    rng = np.random.default_rng(seed)
+    corners = np.sort(rng.uniform(0, [width, height], (boxes, 2, 2)), axis=1).reshape(boxes, 4)
+    sample = Annotated(
+        image=rng.integers(0, 256, (height, width, 3)).astype(np.uint8),
+        boxes_xyxy=corners.astype(np.float32),
+        class_ids=np.arange(boxes),
+        ignore=rng.random(boxes) < 0.3,
+    )
+    changed = augment(sample, rng)
+    assert changed.image.dtype == np.uint8
+    assert changed.image.ndim == 3
+    assert len(changed.boxes_xyxy) == len(changed.class_ids) == len(changed.ignore)
+    assert np.isfinite(changed.boxes_xyxy).all()
+    limit = np.array([changed.image.shape[1], changed.image.shape[0]] * 2)
+    assert (changed.boxes_xyxy >= -1e-3).all()
+    assert (changed.boxes_xyxy <= limit + 1e-3).all()
+
+
+def test_the_same_generator_gives_the_same_sample() -> None:
+    first, second = (augment(marked(), np.random.default_rng(5)) for _ in range(2))
+    np.testing.assert_array_equal(first.image, second.image)
+    np.testing.assert_array_equal(first.boxes_xyxy, second.boxes_xyxy)
+
+
+def test_a_box_cut_to_a_sliver_is_ignored_not_background() -> None:
+    slivers = 0
+    for seed in range(300):
+        wide = marked()
+        changed = crop(wide, np.random.default_rng(seed))
+        area = (changed.boxes_xyxy[:, 2] - changed.boxes_xyxy[:, 0]) * (
+            changed.boxes_xyxy[:, 3] - changed.boxes_xyxy[:, 1]
+        )
+        for size, ignored in zip(area, changed.ignore, strict=True):
+            slivers += ignored
+            assert ignored or size >= 0.39 * 60 * 40
+    assert slivers
+
+
+def test_photometric_changes_no_shape() -> None:
+    image = marked().image
+    changed = photometric(image, np.random.default_rng(1))
+    assert changed.shape == image.shape
+    assert changed.dtype == np.uint8

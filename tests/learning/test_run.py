@@ -1,0 +1,158 @@
+"""Whole training runs on a tiny drawn data set: learning, resuming after a kill, many processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from edgekit.errors import CheckpointError, UsageError
+from edgekit.learning.config import TrainConfig
+from edgekit.learning.run import TrainingRun
+from edgekit.learning.start import open_run
+from edgekit.models.checkpoint import load_checkpoint
+
+ROOT = Path(__file__).resolve().parents[2]
+TRAIN = ROOT / "training" / "train.py"
+# sgd: AdamW divides by the gradient's own size, which turns rounding differences into steps.
+RECIPE = """
+epochs = 2
+batch_size = 8
+sizes = [[0.0, 64]]
+optimiser = "sgd"
+learning_rate = 0.01
+warmup_steps = 2
+workers = 0
+evaluate_every = 2
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "recipe.toml"
+    path.write_text(RECIPE)
+    return path
+
+
+def command(recipe: Path, data: Path, output: Path, *options: str) -> list[str]:
+    return [
+        str(TRAIN), "mobilenetv2-ssdlite-omg", "--recipe", str(recipe), "--data", str(data), "-o", str(output),
+        "--device", "cpu", "--threads", "1", *options,
+    ]  # fmt: skip
+
+
+def run(arguments: list[str], **options: object) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(arguments, capture_output=True, text=True, env=environment, timeout=300, **options)  # type: ignore[call-overload]
+    assert done.returncode == 0, done.stderr
+    return done  # type: ignore[no-any-return]
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return load_checkpoint(path).model.state_dict()
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one(recipe: Path, shapes: Path, tmp_path: Path) -> None:
+    run([sys.executable, *command(recipe, shapes, tmp_path / "one")])
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    run([*torchrun, *command(recipe, shapes, tmp_path / "two")])
+    one, two = weights(tmp_path / "one" / "last.pt"), weights(tmp_path / "two" / "last.pt")
+    for name, value in one.items():
+        assert torch.allclose(two[name].float(), value.float(), rtol=1e-3, atol=1e-4), name
+
+
+@pytest.mark.slow
+def test_a_killed_run_resumes_to_the_weights_of_an_unbroken_one(recipe: Path, shapes: Path, tmp_path: Path) -> None:
+    # Saving after each step gives the kill, which comes at any moment, something in mid-epoch to go back to.
+    recipe.write_text(RECIPE.replace("epochs = 2", "epochs = 3") + "save_minutes = 0.0\n")
+    run([sys.executable, *command(recipe, shapes, tmp_path / "whole")])
+    process = subprocess.Popen(
+        [sys.executable, *command(recipe, shapes, tmp_path / "broken")], env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    last = tmp_path / "broken" / "last.pt"
+    deadline = time.monotonic() + 120
+    while not last.is_file() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "the run was over before it was killed"
+    run([sys.executable, *command(recipe, shapes, tmp_path / "broken", "--resume")])
+    whole, broken = weights(tmp_path / "whole" / "last.pt"), weights(last)
+    for name, value in whole.items():
+        assert torch.equal(broken[name], value), name
+    log = (tmp_path / "broken" / "log.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in log] == ["epoch", "1", "2", "3"]
+
+
+@pytest.mark.slow
+def test_training_learns_and_leaves_everything_behind(recipe: Path, shapes: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    text = RECIPE.replace("epochs = 2", "epochs = 12").replace('"sgd"', '"adamw"').replace("0.01", "2e-3")
+    recipe.write_text(text.replace("evaluate_every = 2", "evaluate_every = 12") + "ema_decay = 0.9\n")
+    output = tmp_path / "run"
+    scores = json.loads(run([sys.executable, *command(recipe, shapes, output, "--json")]).stdout)
+    assert {"ap50", "map", "ap50_mask_off", "mask_recall", "active_share"} <= scores.keys()
+    log = (output / "log.csv").read_text().splitlines()
+    first, final = (float(log[row].split(",")[3]) for row in (1, -1))
+    assert final < 0.8 * first
+    names = {path.name for path in output.iterdir()}
+    assert names == {
+        "best.pt", "last.pt", "config.json", "log.csv", "losses.png", "precision_recall.png", "masks.png",
+    }  # fmt: skip
+    assert json.loads((output / "config.json").read_text())["epochs"] == 12
+    assert load_checkpoint(output / "best.pt").provenance["starting_weights"] == "random"
+    assert load_checkpoint(output / "best.pt").spec.classes == ("box", "disc")
+
+
+def opened(shapes: Path, output: Path, **changes: object) -> TrainingRun:
+    config = TrainConfig(epochs=1, batch_size=8, sizes=((0.0, 64),), workers=0)
+    settings = {"weights": None, "resume": False, "device": "cpu", "threads": None, "limit": 8, **changes}
+    return open_run(config, data=shapes, output=output, **settings)  # type: ignore[arg-type]
+
+
+def test_resuming_nothing_is_refused(shapes: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="nothing to resume"):
+        opened(shapes, tmp_path, resume=True)
+
+
+def test_an_output_folder_is_not_trained_into_twice(shapes: Path, tmp_path: Path) -> None:
+    (tmp_path / "last.pt").write_bytes(b"")
+    with pytest.raises(UsageError, match="already holds a run; go on with --resume"):
+        opened(shapes, tmp_path)
+
+
+def test_a_gpu_that_is_not_there_is_refused(shapes: Path, tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    with pytest.raises(UsageError, match="PyTorch sees no GPU here"):
+        opened(shapes, tmp_path, device="cuda")
+
+
+def test_a_nan_gradient_stops_the_run_with_advice(shapes: Path, tmp_path: Path) -> None:
+    run = opened(shapes, tmp_path)
+    with torch.no_grad():
+        run.model.detector.backbone.last.get_submodule("conv").weight.fill_(float("nan"))  # type: ignore[union-attr,operator]
+    with run:
+        run.start_epoch()
+        losses = run.forward(next(iter(run.batches())))
+        with pytest.raises(CheckpointError, match=r"diverged at step 0.*\n.*--learning-rate"):
+            run.step(losses)
+
+
+def test_weights_of_another_class_list_start_the_trunk(shapes: Path, tmp_path: Path) -> None:
+    from edgekit.models.checkpoint import Checkpoint, save_checkpoint
+    from edgekit.models.registry import build
+
+    model = build("mobilenetv2-ssdlite-omg", ("a", "b", "c"), size=64).eval()
+    save_checkpoint(tmp_path / "three.pt", Checkpoint(model=model))
+    run = opened(shapes, tmp_path / "run", weights=tmp_path / "three.pt")
+    assert torch.equal(run.model.omg.predict.weight, model.omg.predict.weight)
+    assert run.model.spec.classes == ("box", "disc")

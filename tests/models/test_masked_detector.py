@@ -1,0 +1,134 @@
+"""The detector, its mask and its objectness network against the published facts and the mask's definition."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from edgekit.masks.pyramid import mask_at
+from edgekit.metrics.macs import count_macs
+from edgekit.models.anchors import anchor_boxes, anchor_mask, decode
+from edgekit.models.masked_detector import MaskedDetector
+from edgekit.models.masking import MaskPyramid
+from edgekit.models.registry import build
+
+VOC = tuple(f"class {index}" for index in range(20))
+SIZES = (320, 160, 80, 40, 20, 10, 5, 3, 2, 1)
+
+
+@pytest.fixture(scope="module")
+def model() -> MaskedDetector:
+    """Twenty classes, batch norms away from their start so that they would refill a background."""
+    torch.manual_seed(0)
+    model = build("mobilenetv2-ssdlite-omg", VOC).eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.bias, std=0.3)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+    return model
+
+
+@pytest.fixture
+def blob() -> Tensor:
+    """A mask with an L-shaped active area."""
+    mask = torch.zeros(1, 1, 20, 20)
+    mask[..., 3:9, 4:7] = 1
+    mask[..., 8, 4:14] = 1
+    return mask
+
+
+def test_macs_with_91_classes_are_the_published_ones() -> None:
+    layers = count_macs(build("mobilenetv2-ssdlite-omg", tuple(map(str, range(91)))))
+    detector = sum(layer.macs for layer in layers if layer.graph == "detector")
+    assert detector == pytest.approx(0.80e9, rel=0.02)  # arXiv 1801.04381, table 6: 0.8 G multiply-adds
+
+
+def test_omg_costs_at_most_60_mmac(model: MaskedDetector) -> None:
+    assert 0 < sum(layer.macs for layer in count_macs(model) if layer.graph == "omg") <= 60_000_000
+
+
+def test_backbone_has_mobilenetv2s_parameters(model: MaskedDetector) -> None:
+    # torchvision's mobilenet_v2 has 3,504,872 parameters, 1,281,000 of them in the classifier.
+    assert sum(parameter.numel() for parameter in model.detector.backbone.parameters()) == 3_504_872 - 1_281_000
+
+
+def test_mask_of_ones_is_the_plain_detector_bit_for_bit(model: MaskedDetector) -> None:
+    image = torch.rand(2, 3, 320, 320) * 2 - 1
+    with torch.no_grad():
+        plain, masked = model.detector(image, None), model.detector(image, torch.ones(2, 1, 20, 20))
+    assert all(torch.equal(a, b) for a, b in zip(plain, masked, strict=True))
+
+
+def test_every_convolution_reads_zeros_outside_the_mask(model: MaskedDetector, blob: Tensor) -> None:
+    seen = []
+
+    def check(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        (features,) = inputs
+        active = mask_at(blob[0, 0].numpy() > 0, rows=features.shape[2], columns=features.shape[3])
+        seen.append(float(features[0, :, ~torch.from_numpy(active)].abs().max()) if not active.all() else 0.0)
+
+    convolutions = [module for module in model.detector.modules() if isinstance(module, nn.Conv2d)]
+    hooks = [module.register_forward_pre_hook(check) for module in convolutions]
+    with torch.no_grad():
+        model.detector(torch.rand(1, 3, 320, 320) * 2 - 1, blob)
+    for hook in hooks:
+        hook.remove()
+    assert len(seen) == len(convolutions)
+    assert max(seen) == 0
+
+
+def test_inactive_anchors_are_zero_and_do_not_see_the_background(model: MaskedDetector, blob: Tensor) -> None:
+    image = torch.rand(1, 3, 320, 320) * 2 - 1
+    changed = torch.where(MaskPyramid(blob)._at(320, 320).bool(), image, torch.rand_like(image))
+    active = anchor_mask(model.spec, blob[0, 0].numpy() > 0)
+    with torch.no_grad():
+        logits, offsets = model.detector(image, blob)
+        other, _ = model.detector(changed, blob)
+    assert torch.equal(logits, other)
+    assert not logits[0, ~torch.from_numpy(active)].any()
+    assert not offsets[0, ~torch.from_numpy(active)].any()
+    assert logits[0, torch.from_numpy(active)].any(dim=-1).all()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_tensor_pyramid_equals_the_numpy_one(size: int) -> None:
+    mask = np.random.default_rng(size).random((20, 20)) < 0.1
+    tensor = MaskPyramid(torch.from_numpy(mask).float()[None, None])._at(size, size)
+    np.testing.assert_array_equal(tensor[0, 0].numpy() > 0, mask_at(mask, rows=size, columns=size))
+
+
+def test_a_map_off_the_pyramid_is_refused() -> None:
+    with pytest.raises(ValueError, match="a mask of 20x20 cells has no level of 30x30"):
+        MaskPyramid(torch.ones(1, 1, 20, 20)).apply(torch.zeros(1, 1, 30, 30))
+
+
+def test_anchors_match_the_heads(model: MaskedDetector) -> None:
+    with torch.no_grad():
+        logits, offsets, objectness = model(torch.zeros(1, 3, 320, 320))
+    assert logits.shape == (1, 2034, 20)
+    assert offsets.shape == (1, 2034, 4)
+    assert objectness.shape == (1, 1, 20, 20)
+    assert anchor_boxes(model.spec).shape == (2034, 4)
+
+
+def test_offsets_of_zero_decode_to_the_anchors(model: MaskedDetector) -> None:
+    anchors = anchor_boxes(model.spec)
+    boxes = decode(model.spec, anchors, np.zeros_like(anchors))
+    np.testing.assert_allclose((boxes[:, :2] + boxes[:, 2:]) / 2, anchors[:, :2], atol=1e-4)
+    np.testing.assert_allclose(boxes[:, 2:] - boxes[:, :2], anchors[:, 2:], rtol=1e-5)
+
+
+def test_huge_offsets_stay_finite(model: MaskedDetector) -> None:
+    anchors = anchor_boxes(model.spec)[:1]
+    assert np.isfinite(decode(model.spec, anchors, np.full_like(anchors, 1e6))).all()
+
+
+def test_dilation_grows_the_mask(model: MaskedDetector) -> None:
+    from dataclasses import replace
+
+    grown = MaskedDetector(replace(model.spec, mask_dilation=1, mask_threshold=0.5))
+    objectness = torch.full((1, 1, 20, 20), -5.0)
+    objectness[..., 10, 10] = 5
+    assert int(grown.binary_mask(objectness).sum()) == 9
