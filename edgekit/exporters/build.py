@@ -14,7 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,8 +81,29 @@ class ExportResult:
     kept_float: tuple[str, ...]
     """Layers left in float32."""
 
-    ranking: tuple[LayerError, ...] = field(default=())
+    ranking: tuple[LayerError, ...] = ()
     """Layers by int8 error, worst first, where they had to be ranked."""
+
+    @property
+    def size_bytes(self) -> int:
+        """All files but the manifest."""
+        return sum(entry.bytes for entry in self.manifest.files.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """A dictionary that ``json`` can write."""
+        manifest = self.manifest
+        return {
+            "bundle": str(self.path),
+            "target": manifest.target,
+            "format": manifest.graph_format,
+            "precision": manifest.precision,
+            "engines": list(manifest.engines),
+            "threads": manifest.threads,
+            "bytes": self.size_bytes,
+            "kept_float": list(self.kept_float),
+            "ranking": [{"layer": error.layer, "sqnr_db": round(error.sqnr_db, 2)} for error in self.ranking],
+            "gate": self.report.to_json(),
+        }
 
 
 def reference_pipeline(checkpoint: Checkpoint, *, threads: int) -> Pipeline:

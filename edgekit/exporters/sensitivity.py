@@ -123,7 +123,7 @@ def _round_trip(constants: dict[str, NDArray[Any]], source: str, result: str, af
     middle = f"{result}.quantised"
     return (
         Node(name=middle, op="QuantizeLinear", inputs=(source, *names), output=middle, attributes={}),
-        Node(name=result, op="DequantizeLinear", inputs=(middle, *names), output=result, attributes={}),
+        Node(name=f"{result}.restored", op="DequantizeLinear", inputs=(middle, *names), output=result, attributes={}),
     )
 
 

@@ -1,0 +1,126 @@
+"""From what the user names (``--data``, ``--calib``) to what an export is calibrated and measured with."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from edgekit.data.datasets import DetectionDataset, open_dataset
+from edgekit.data.letterbox import Letterboxed
+from edgekit.data.voc_xml import is_voc_year
+from edgekit.errors import DataError
+from edgekit.exporters.calibration import Calibration, calibration_inputs
+from edgekit.exporters.pictures import Picture, drawn_scene, read_picture
+from edgekit.masks.pyramid import Mask
+from edgekit.spec import DetectorSpec
+
+log = logging.getLogger("edgekit")
+
+CALIBRATION_IMAGES = 200
+"""Twice the least: ranges settle within a hundred pictures of mixed content, and two hundred take a minute or two."""
+
+
+def open_validation(data: Path, classes: Sequence[str], limit: int | None) -> DetectionDataset:
+    """The val split of ``data`` with the model's ``classes``; with ``limit``, so many pictures evenly spread over it.
+
+    Raises:
+        DataError: it cannot be read, or has a class that the model lacks.
+    """
+    dataset = open_dataset(data, "val", classes)
+    if limit is None or limit >= len(dataset):
+        return dataset
+    picked = np.linspace(0, len(dataset) - 1, limit).round().astype(int)
+    return replace(dataset, samples=tuple(dataset.samples[index] for index in picked))
+
+
+def open_calibration(
+    calib: Path | None, data: Path | None, spec: DetectorSpec, count: int, mask_of: Callable[[Letterboxed], Mask]
+) -> Calibration:
+    """Pictures to measure int8 ranges with: of ``calib`` if it is given, else of the train split of ``data``.
+
+    Args:
+        calib: a data set (its train split is used) or a folder of pictures.
+        data: the annotated data that accuracy is measured on.
+        spec: the detector.
+        count: how many pictures, at least 100.
+        mask_of: the mask of a picture without boxes.
+
+    Raises:
+        DataError: a folder is missing, or a data set in it is broken.
+        ExportError: there are fewer than 100 pictures.
+    """
+    if calib is not None:
+        if not calib.is_dir():
+            raise DataError(f"the calibration folder {calib} does not exist or is not a folder")
+        if not is_dataset(calib):
+            return calibration_inputs(calib, spec, count, mask_of=mask_of)
+        return calibration_inputs(_train_split(calib, "--calib"), spec, count, mask_of=mask_of)
+    assert data is not None
+    return calibration_inputs(_train_split(data, "--data"), spec, count, mask_of=mask_of)
+
+
+def is_dataset(path: Path) -> bool:
+    """Whether a folder has annotations of a layout that ``open_dataset`` knows, rather than only pictures."""
+    return is_voc_year(path) or (path / "instances.json").is_file() or any(path.glob("annotations/instances_*.json"))
+
+
+def golden_picture(golden: Path | None, model: str, spec: DetectorSpec, *, pictures_follow: bool) -> Picture | None:
+    """The picture to record as the golden input, or ``None`` to take one of the pictures that are measured with.
+
+    Without pictures the shipped model takes the golden input of the shipped bundle, any other a drawn scene.
+    """
+    if golden is not None:
+        return read_picture(golden)
+    if pictures_follow:
+        return None
+    shipped = _shipped_golden() if model == "default" else None
+    return drawn_scene(spec) if shipped is None else read_picture(shipped)
+
+
+def _shipped_golden() -> Path | None:
+    from edgekit.bundle import open_bundle
+    from edgekit.models.default import default_bundle
+
+    path = default_bundle()
+    if not path.is_dir():  # a zip is gone as soon as the object is, and a new checkout has none
+        return None
+    bundle = open_bundle(path)
+    return bundle.file(bundle.manifest.golden.input)
+
+
+def _train_split(path: Path, option: str) -> DetectionDataset:
+    """The train split, or with a warning the val split where there is no other."""
+    try:
+        train = open_dataset(path, "train")
+    except DataError as error:
+        try:
+            train = open_dataset(path, "val")
+        except DataError:
+            raise error from None
+        log.warning(
+            "%s %s has no train split: calibrating on its val split, so accuracy on it will look a little too good",
+            option,
+            path,
+        )
+        return train
+    if option == "--data" and _same_pictures(train, path):
+        log.warning(
+            "%s has one split only: calibrating on the pictures that accuracy is measured on, so it will look a little"
+            " too good. Name others with --calib",
+            path,
+        )
+    return train
+
+
+def _same_pictures(train: DetectionDataset, path: Path) -> bool:
+    try:
+        val = open_dataset(path, "val")
+    except DataError:
+        return False
+    return {(sample.path, sample.frame_index) for sample in train.samples} == {
+        (sample.path, sample.frame_index) for sample in val.samples
+    }

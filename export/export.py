@@ -1,0 +1,214 @@
+"""Convert a checkpoint into a bundle for one board, behind an accuracy gate: ``edgekit export CKPT --target BOARD``."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edgekit.cli import Program
+
+if TYPE_CHECKING:
+    from edgekit.exporters.build import ExportResult
+
+log = logging.getLogger("edgekit")
+
+FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+@click.command(cls=Program)
+@click.argument("checkpoint", metavar="CHECKPOINT|default", required=False)
+@click.option("-m", "--model", metavar="CHECKPOINT", help="The same as the argument CHECKPOINT.")
+@click.option("--target", metavar="BOARD", help="Choose format, precision and threads for a board (`edgekit boards`).")
+@click.option("--format", "graph_format", type=click.Choice(["onnx", "tflite", "openvino"]), help="[default: onnx]")
+@click.option("--precision", type=click.Choice(["fp32", "fp16", "int8"]), help="[default: fp32]")
+@click.option("--half", is_flag=True, help="The same as --precision fp16.")
+@click.option("--int8", is_flag=True, help="The same as --precision int8.")
+@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads on the board.  [default: 4]")
+@click.option("--calib", type=FOLDER, metavar="DIR", help="Pictures, or a data set, that int8 ranges are measured on.")
+@click.option("--calib-images", type=click.IntRange(min=1), metavar="N", help="At most so many.  [default: 200]")
+@click.option("--data", type=FOLDER, metavar="DIR", help="Annotated data: AP50 on its val split before and after.")
+@click.option("--max-drop", type=float, default=1.0, show_default=True, help="AP50 points that the export may cost.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Measure AP50 on N pictures of --data only.")
+@click.option("--keep-float", metavar="worst:N|NAMES", default="", help="int8: layers to leave in float32.")
+@click.option(
+    "--golden",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="PICTURE",
+    help="Picture for the self-test; it travels in the bundle.  [default: one of --data or --calib, else a drawing]",
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="OUT.edgekit", help="The bundle to write.")
+@click.option("--zip", "zipped", is_flag=True, help="Write one file instead of a folder.")
+@click.option("--overwrite", is_flag=True, help="Replace a bundle that is there.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def main(
+    checkpoint: str | None,
+    model: str | None,
+    target: str | None,
+    graph_format: str | None,
+    precision: str | None,
+    half: bool,
+    int8: bool,
+    threads: int | None,
+    calib: Path | None,
+    calib_images: int | None,
+    data: Path | None,
+    max_drop: float,
+    limit: int | None,
+    keep_float: str,
+    golden: Path | None,
+    output: Path | None,
+    zipped: bool,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Convert CHECKPOINT, a `.pt` file of `edgekit train` or `default`, into a bundle that boards run.
+
+    \b
+    edgekit export runs/x/best.pt --target raspberry-pi-4 --data voc07 -o x.edgekit
+    edgekit export default --target jetson
+    edgekit export runs/x/best.pt --format openvino --int8 --calib photos/ --keep-float worst:3
+
+    The gate: the converted model runs beside the PyTorch one through the whole pipeline, and boxes, scores, masks and
+    raw outputs must agree within the precision's limits; with --data, AP50 may drop by --max-drop points at most.
+    Otherwise nothing is written, the worst layers are named, and the exit code is 5; --keep-float worst:N leaves the
+    N worst in float32.
+
+    int8 needs at least 100 pictures: of --calib, or else of the train split of --data. Where a board prefers int8
+    and neither is given, it gets fp16, with a warning: `edgekit export default --target X` needs no pictures.
+    """
+    from edgekit.boards import load_board
+    from edgekit.exporters.build import Evidence, available_threads, export_bundle, reference_pipeline
+    from edgekit.exporters.evidence import CALIBRATION_IMAGES, golden_picture, open_calibration, open_validation
+    from edgekit.exporters.pictures import mask_finder
+    from edgekit.exporters.plan import plan_export
+    from edgekit.exporters.sensitivity import KeepFloat
+
+    # 1. what to make
+    name = _the_model(checkpoint, model)
+    path = _checkpoint_path(name)
+    keep = KeepFloat.parse(keep_float)
+    plan = plan_export(
+        load_board(target) if target else None,
+        graph_format=graph_format,
+        precision=_the_precision(precision, half, int8),
+        threads=threads,
+        calibrated=calib is not None or data is not None,
+    )
+    if plan.uncalibrated:
+        log.warning(
+            "%s is fastest in int8, which needs pictures to calibrate on; without any it gets %s."
+            " For int8 add --calib DIR or --data DIR",
+            plan.target,
+            plan.precision,
+        )
+    if data is None:
+        log.warning(
+            "accuracy is not measured, because no annotated --data was given: only parity with PyTorch is checked,"
+            " and the bundle says so"
+        )
+    from edgekit.models.checkpoint import load_checkpoint
+
+    loaded = load_checkpoint(path)
+
+    # 2. what to measure it with
+    calibration = None
+    if plan.precision == "int8":
+        reference = reference_pipeline(loaded, threads=available_threads())
+        count = CALIBRATION_IMAGES if calib_images is None else calib_images
+        calibration = open_calibration(calib, data, loaded.spec, count, mask_finder(reference))
+    evidence = Evidence(
+        calibration=calibration,
+        dataset=None if data is None else open_validation(data, loaded.spec.classes, limit),
+        max_drop=max_drop,
+        golden=golden_picture(golden, name, loaded.spec, pictures_follow=data is not None or calibration is not None),
+    )
+
+    # 3. convert, measure, write
+    destination = output or Path(
+        f"{_base_name(name, path)}-{plan.target or plan.graph_format}-{plan.precision}.edgekit"
+    )
+    result = export_bundle(
+        loaded,
+        plan,
+        destination,
+        evidence=evidence,
+        keep_float=keep,
+        overwrite=overwrite,
+        zipped=zipped,
+        progress=_progress if sys.stderr.isatty() else None,
+    )
+    if as_json:
+        click.echo(json.dumps(result.to_json(), indent=2))
+    else:
+        _print_report(result)
+
+
+def _the_model(checkpoint: str | None, model: str | None) -> str:
+    from edgekit.errors import UsageError
+
+    if (checkpoint is None) == (model is None):
+        raise UsageError("name one checkpoint to export, for example: edgekit export runs/x/best.pt --target desktop")
+    return checkpoint or model or ""
+
+
+def _the_precision(precision: str | None, half: bool, int8: bool) -> str | None:
+    from edgekit.errors import UsageError
+
+    asked = {name for name, flag in ((precision, True), ("fp16", half), ("int8", int8)) if name and flag}
+    if len(asked) > 1:
+        raise UsageError(f"--precision, --half and --int8 contradict each other: {' and '.join(sorted(asked))}")
+    return next(iter(asked), None)
+
+
+def _checkpoint_path(name: str) -> Path:
+    from edgekit.errors import UsageError
+
+    if name == "default":
+        from edgekit.models.default import default_checkpoint
+
+        return default_checkpoint()
+    path = Path(name)
+    if path.is_dir() or path.suffix == ".edgekit":
+        raise UsageError(f"{path} is no checkpoint: expected a .pt file of `edgekit train`, or default")
+    return path
+
+
+def _base_name(name: str, path: Path) -> str:
+    """``best.pt`` and ``last.pt`` say nothing; the run that they belong to does."""
+    if name == "default":
+        return name
+    return path.resolve().parent.name if path.stem in ("best", "last") else path.stem
+
+
+def _progress(what: str, done: int, total: int) -> None:
+    click.echo(f"\r{what} {done}/{total} ", nl=done == total, err=True)
+
+
+def _print_report(result: ExportResult) -> None:
+    manifest, report = result.manifest, result.report
+    parity, accuracy = report.parity, report.accuracy
+    click.echo(f"{result.path}: {manifest.precision} {manifest.graph_format}, {result.size_bytes / 1e6:.1f} MB")
+    click.echo(
+        f"parity    {parity.images} pictures, {parity.detections} detections, {parity.disagreeing} disagree;"
+        f" worst box {parity.box_error_px:.2f} px, worst score {parity.score_error:.4f},"
+        f" {parity.mask_cells_differing} of {parity.mask_cells} mask cells differ ({report.engine})"
+    )
+    if accuracy is None:
+        click.echo("accuracy  not measured")
+    else:
+        click.echo(
+            f"accuracy  AP50 {accuracy.ap50_before:.4f} -> {accuracy.ap50_after:.4f} on {accuracy.images} pictures of"
+            f" {accuracy.data}"
+        )
+    if result.kept_float:
+        click.echo(f"in float  {', '.join(result.kept_float)}")
+    click.echo(f"Check it on the board with: edgekit verify {result.path}")
+
+
+if __name__ == "__main__":
+    main()
