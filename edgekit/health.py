@@ -99,41 +99,44 @@ def _import_check(check: str, module: str) -> Finding:
 
 def check_default(_root: Path) -> list[Finding]:
     """The basic job: the built-in detector reproduces its recorded output on an engine that is here."""
-    from edgekit.bundle import open_bundle
     from edgekit.models.default import default_bundle
+
+    return [_check_bundle("default detector", default_bundle())]
+
+
+def _check_bundle(name: str, path: Path) -> Finding:
+    from edgekit.bundle import open_bundle
     from edgekit.profiling.probe import in_a_process
 
-    name = "default detector"
     try:
-        engines = open_bundle(default_bundle()).manifest.engines
+        engines = open_bundle(path).manifest.engines
     except EdgekitError as error:
         fix = 'pip install --force-reinstall --no-deps "edgekit-vision"'
-        return [Finding(check=name, status="fail", text=str(error), fix=fix)]
-    trials = {engine: in_a_process(verify_default, engine) for engine in engines}
+        return Finding(check=name, status="fail", text=str(error), fix=fix)
+    trials = {engine: in_a_process(verify_on, str(path), engine) for engine in engines}
     tried = {engine: trial for engine, trial in trials.items() if trial.outcome != "absent"}
     if not tried:
-        return [Finding(check=name, status="fail", text="no engine for it is installed", fix=_install(engines[0]))]
+        return Finding(check=name, status="fail", text="no engine for it is installed", fix=_install(engines[0]))
     works = [engine for engine, trial in tried.items() if trial.outcome == "ok"]
     first = next(iter(tried))  # the one that `edgekit run` takes
     if first in works:
-        return [Finding(check=name, status="ok", text=tried[first].text)]
+        return Finding(check=name, status="ok", text=tried[first].text)
     if works:
         text = f"{first} does not run it ({tried[first].text}), {works[0]} does"
-        return [Finding(check=name, status="warn", text=text, fix=f"edgekit run --engine {works[0]}")]
-    return [Finding(check=name, status="fail", text=f"{first}: {tried[first].text}", fix=_reinstall(first))]
+        return Finding(check=name, status="warn", text=text, fix=f"edgekit run --engine {works[0]}")
+    return Finding(check=name, status="fail", text=f"{first}: {tried[first].text}", fix=_reinstall(first))
 
 
-def verify_default(engine: str) -> str:
-    """Run the golden input of the built-in detector on ``engine``; says what came out.
+def verify_on(path: str, engine: str) -> str:
+    """Run the golden input of the bundle at ``path`` on ``engine``; says what came out.
 
     Raises:
         MissingDependencyError: the engine is not installed.
         EngineError: it fails, or finds something else than was recorded.
     """
     from edgekit.bundle import verify_bundle
-    from edgekit.models.default import default_bundle
 
-    report = verify_bundle(default_bundle(), engine)
+    report = verify_bundle(path, engine)
     if not report.passed:
         check = report.checks[0]
         raise EngineError(

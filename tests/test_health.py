@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import tomllib
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
 from edgekit import health
 from edgekit.backends import ENGINES
+from edgekit.errors import EngineError
 from edgekit.health import CHECKS, EXTRAS, Finding, run_checks
+from edgekit.profiling.probe import Trial
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -72,6 +78,60 @@ def test_two_builds_of_opencv_are_a_warning(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_package_that_does_not_import_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cv2", None)
     assert [finding.status for finding in health.check_packages(Path("/"))] == ["ok", "fail"]
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    for package in ("onnx", "onnxruntime", "openvino"):
+        pytest.importorskip(package, reason=f"the tiny bundle needs {package}")
+    path: Path = tiny.write_bundle(tmp_path_factory.mktemp("bundle") / "tiny.edgekit")
+    return path
+
+
+def test_a_bundle_that_runs(bundle: Path) -> None:
+    finding = health._check_bundle("x", bundle)
+    assert finding.status == "ok"
+    assert finding.text.startswith("runs on onnxruntime ")
+    assert finding.text.endswith("as recorded")
+
+
+@pytest.mark.parametrize(
+    ("onnxruntime", "openvino", "status", "text"),
+    [
+        ("absent", "ok", "ok", "fine"),
+        ("failed", "ok", "warn", r"onnxruntime does not run it \(why\), openvino does"),
+        ("failed", "failed", "fail", "onnxruntime: why"),
+        ("failed", "absent", "fail", "onnxruntime: why"),
+        ("absent", "absent", "fail", "no engine for it is installed"),
+    ],
+)
+def test_what_becomes_of_the_engines_trials(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, onnxruntime: Any, openvino: Any, status: str, text: str
+) -> None:
+    outcomes = {"onnxruntime": onnxruntime, "openvino": openvino}
+
+    def trial(_function: object, _path: str, engine: str) -> Trial:
+        return Trial(outcome=outcomes[engine], text="fine" if outcomes[engine] == "ok" else "why")
+
+    monkeypatch.setattr("edgekit.profiling.probe.in_a_process", trial)
+    finding = health._check_bundle("x", bundle)
+    assert finding.status == status
+    assert re.fullmatch(text, finding.text)
+
+
+def test_a_bundle_that_gives_something_else(tiny: ModuleType, tmp_path: Path) -> None:
+    for package in ("onnx", "onnxruntime"):
+        pytest.importorskip(package, reason=f"the tiny bundle needs {package}")
+    spec = replace(tiny.SPEC, mask_threshold=1.0).to_json()  # no cell reaches it, and the recording has two
+    path = tiny.write_bundle(tmp_path / "tiny.edgekit", spec=spec)
+    with pytest.raises(EngineError, match=r"differs from the recording: .* 2 mask cells"):
+        health.verify_on(str(path), "onnxruntime")
+
+
+def test_a_bundle_that_is_not_there(tmp_path: Path) -> None:
+    finding = health._check_bundle("x", tmp_path / "none.edgekit")
+    assert finding.status == "fail"
+    assert "there is no bundle" in finding.text
 
 
 def test_every_engine_is_run() -> None:

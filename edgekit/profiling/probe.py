@@ -73,17 +73,17 @@ def run_tiny_graph(engine: str) -> str:
     return loaded.name
 
 
-def in_a_process(function: Callable[[str], str], argument: str, *, timeout_s: float = TIMEOUT_S) -> Trial:
-    """``function(argument)``, computed in a fresh process.
+def in_a_process(function: Callable[..., str], *arguments: str, timeout_s: float = TIMEOUT_S) -> Trial:
+    """``function(*arguments)``, computed in a fresh process.
 
     Args:
         function: importable by its name, so that a fresh process finds it.
-        argument: what to call it with.
+        arguments: what to call it with.
         timeout_s: how long to wait.
     """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_answer, args=(sender, function, argument), daemon=True)
+    process = context.Process(target=_answer, args=(sender, function, arguments), daemon=True)
     process.start()
     sender.close()  # ours: now the other process's death ends the pipe
     try:
@@ -100,10 +100,10 @@ def in_a_process(function: Callable[[str], str], argument: str, *, timeout_s: fl
         process.join()
 
 
-def _answer(sender: Connection, function: Callable[[str], str], argument: str) -> None:
+def _answer(sender: Connection, function: Callable[..., str], arguments: tuple[str, ...]) -> None:
     """Run in the other process: send back what came of it."""
     try:
-        trial = Trial(outcome="ok", text=function(argument))
+        trial = Trial(outcome="ok", text=function(*arguments))
     except MissingDependencyError as error:
         trial = Trial(outcome="absent", text=str(error))
     except EdgekitError as error:
