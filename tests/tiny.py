@@ -130,8 +130,15 @@ def manifest(graph_format: str = "onnx", **changes: Any) -> dict[str, Any]:
     }
 
 
-def write_bundle(path: Path, graph_format: str = "onnx", *, zipped: bool = False, **changes: Any) -> Path:
-    """A bundle of the tiny graphs with a golden output that they give; ``changes`` replace manifest fields."""
+def write_bundle(
+    path: Path,
+    graph_format: str = "onnx",
+    *,
+    zipped: bool = False,
+    image: NDArray[np.uint8] | None = None,
+    **changes: Any,
+) -> Path:
+    """A bundle of the tiny graphs with what they make of ``image``; ``changes`` replace manifest fields."""
     from edgekit.backends import load_engine
     from edgekit.pipeline import Pipeline
 
@@ -139,7 +146,9 @@ def write_bundle(path: Path, graph_format: str = "onnx", *, zipped: bool = False
     with BundleWriter(path, zipped=zipped) as writer:
         files = graphs(writer.folder, graph_format)
         omg_graph, detector = (load_engine(engine, writer.path(files[name]), threads=1) for name in ("omg", "detector"))
-        golden = write_golden(writer, Pipeline(SPEC, omg_graph, detector, omg), picture(), precision="fp32")
+        golden = write_golden(
+            writer, Pipeline(SPEC, omg_graph, detector, omg), picture() if image is None else image, precision="fp32"
+        )
         writer.finish(manifest(graph_format, **{"golden": golden, **changes}))
     return path
 

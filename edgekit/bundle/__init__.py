@@ -11,6 +11,7 @@ from edgekit.bundle.golden import write_golden as write_golden
 from edgekit.bundle.manifest import FORMAT as FORMAT
 from edgekit.bundle.manifest import VERSION as VERSION
 from edgekit.bundle.manifest import Manifest as Manifest
+from edgekit.bundle.manifest import read_manifest as read_manifest
 from edgekit.bundle.reading import Bundle as Bundle
 from edgekit.bundle.reading import open_bundle as open_bundle
 from edgekit.bundle.writing import BundleWriter as BundleWriter

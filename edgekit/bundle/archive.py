@@ -10,8 +10,9 @@ from __future__ import annotations
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from io import RawIOBase
 from pathlib import Path
 from typing import IO
 
@@ -123,24 +124,30 @@ def _blocks(archive: zipfile.ZipFile, info: zipfile.ZipInfo, entry: FileEntry) -
             yield block
 
 
-def _write(path: Path, blocks: Iterator[bytes] | list[bytes]) -> None:
+def _write(path: Path, blocks: Iterable[bytes]) -> None:
     """Write ``blocks``; a failure to write is told apart from a failure to read them."""
-    try:
+    with storing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        stream = path.open("xb")
-    except OSError as error:
-        raise _storage(path, error) from error
+        stream = path.open("xb", buffering=0)  # unbuffered: a full disk shows at once, not again when it is closed
     with stream:
         for block in blocks:
-            try:
-                stream.write(block)
-                stream.flush()  # a full disk must show here, not when the file is closed
-            except OSError as error:
-                raise _storage(path, error) from error
+            with storing(path.parent):
+                _write_whole(stream, block)
 
 
-def _storage(path: Path, error: OSError) -> StorageError:
-    return StorageError(
-        f"the bundle cannot be unpacked to {path.parent}: {error.strerror or error}\n"
-        "Free some space, or set TMPDIR to a folder that has it."
-    )
+def _write_whole(stream: RawIOBase, block: bytes) -> None:
+    left = memoryview(block)
+    while left:
+        left = left[stream.write(left) or 0 :]
+
+
+@contextmanager
+def storing(folder: Path) -> Iterator[None]:
+    """Raise an ``OSError`` of writing to ``folder`` as :class:`StorageError`."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"the bundle cannot be unpacked to {folder}: {error.strerror or error}\n"
+            "Free some space, or set TMPDIR to a folder that has it."
+        ) from error

@@ -11,7 +11,7 @@ import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekit.bundle.archive import read_limited, unpack
+from edgekit.bundle.archive import read_limited, storing, unpack
 from edgekit.bundle.fields import parse_json
 from edgekit.bundle.manifest import MAX_FILES, NAME, FileEntry, Manifest, read_manifest
 from edgekit.errors import BundleError, BundleIntegrityError, BundlePathError
@@ -67,7 +67,8 @@ def open_bundle(path: str | Path) -> Bundle:
 
 
 def _open_zip(path: Path) -> Bundle:
-    root = Path(tempfile.mkdtemp(prefix="edgekit-bundle-"))
+    with storing(Path(tempfile.gettempdir())):
+        root = Path(tempfile.mkdtemp(prefix="edgekit-bundle-"))
     try:
         unpack(path, root, max_manifest_bytes=MAX_MANIFEST_BYTES)
         bundle = Bundle(path=path, root=root, manifest=_check_folder(root))
