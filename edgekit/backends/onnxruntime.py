@@ -171,7 +171,18 @@ def _present(module: types.ModuleType, providers: list[tuple[str, dict[str, str]
     for name, _ in providers:
         if name not in available:
             _warn_fallback(name, present[0][0], f"this onnxruntime is built without it, it has {', '.join(available)}")
+    for _, options in present:
+        for key in PATH_OPTIONS & options.keys():
+            _make_folder(options[key])
     return present
+
+
+def _make_folder(path: str) -> None:
+    """A cache that cannot be kept costs time at each start, not the model."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        log.warning("TensorRT cannot keep its engines in %s: %s", path, error.strerror or error)
 
 
 def _warn_fallback(wanted: str, instead: str, reason: str) -> None:
@@ -214,7 +225,7 @@ def _option(graph: Path, provider: str, key: str, value: Any) -> str:
 
 
 def _cache_path(graph: Path, key: str, value: str, where: str) -> str:
-    """The folder ``value``, made absolute and created.
+    """The folder ``value``, made absolute.
 
     TensorRT names a cached engine after the graph's structure, not its weights, so each graph gets a folder of its own;
     kernel timings (``trt_timing_cache_path``) serve every model.
@@ -224,6 +235,4 @@ def _cache_path(graph: Path, key: str, value: str, where: str) -> str:
         raise EngineError(f"{where}: expected a folder below {CACHE_ROOT}, got {value!r}")
     if "engine_cache" in key:
         path /= hashlib.sha256(graph.read_bytes()).hexdigest()[:16]
-    folder = Path(path).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
-    return str(folder)
+    return str(Path(path).expanduser())

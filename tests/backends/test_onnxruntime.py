@@ -98,7 +98,6 @@ def test_tensorrt_caches_are_the_user_s_and_apart_for_each_graph(tiny: ModuleTyp
     assert first["trt_timing_cache_path"] == other["trt_timing_cache_path"] == str(cache)
     assert Path(first["trt_engine_cache_path"]).parent == cache
     assert first["trt_engine_cache_path"] != other["trt_engine_cache_path"]
-    assert Path(first["trt_engine_cache_path"]).is_dir()
     assert first["trt_fp16_enable"] == "1"
     assert first["trt_max_workspace_size"] == "1073741824"
 
@@ -132,6 +131,17 @@ def test_options_that_a_bundle_may_not_set(
 ) -> None:
     with pytest.raises(EngineError, match=re.escape(message)):
         load_engine("onnxruntime", tiny.onnx_omg(tmp_path / "omg.onnx"), threads=1, options=options)
+
+
+def test_cache_folders_are_made_where_they_are_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    from edgekit.backends.onnxruntime import _present
+
+    (tmp_path / "file").touch()
+    for name in ("cache", "file/cache"):
+        providers = [("CPUExecutionProvider", {"trt_engine_cache_path": str(tmp_path / name)})]
+        assert _present(onnxruntime, providers) == providers
+    assert (tmp_path / "cache").is_dir()
+    assert [record.getMessage().rpartition(": ")[2] for record in caplog.records] == ["Not a directory"]
 
 
 def test_nan_weights_are_named(tiny: ModuleType, tmp_path: Path) -> None:
