@@ -82,6 +82,11 @@ class _SumWithGradient(torch.autograd.Function):
         return total
 
 
+def _sum_with_gradient(value: Tensor) -> Tensor:
+    total: Tensor = _SumWithGradient.apply(value)  # type: ignore[no-untyped-call]
+    return total
+
+
 class SyncedBatchNorm2d(nn.BatchNorm2d):
     """Batch norm over the batches of all processes, on any device; same state_dict as ``BatchNorm2d``."""
 
@@ -89,17 +94,11 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
         """[B, C, H, W] -> [B, C, H, W]."""
         if not self.training or world_size() == 1:
             return super().forward(input)
-        local = torch.cat(
-            [
-                input.sum(dim=(0, 2, 3)),
-                input.square().sum(dim=(0, 2, 3)),
-                input.new_tensor([input.numel() / input.shape[1]]),
-            ]
-        )
-        total: Tensor = _SumWithGradient.apply(local)  # type: ignore[no-untyped-call]
-        channels, count = input.shape[1], total[-1].detach()
-        mean = total[:channels] / count
-        variance = (total[channels:-1] / count - mean.square()).clamp_min(0)
+        count = sum_over_processes(input.new_tensor(input.numel() / input.shape[1]))
+        mean = _sum_with_gradient(input.sum(dim=(0, 2, 3))) / count
+        # Two passes: E[x^2] - E[x]^2 would lose the variance of channels with a large mean.
+        centred = input - mean[:, None, None]
+        variance = _sum_with_gradient(centred.square().sum(dim=(0, 2, 3))) / count
         with torch.no_grad():
             assert self.running_mean is not None
             assert self.running_var is not None
@@ -109,7 +108,7 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
             if self.num_batches_tracked is not None:
                 self.num_batches_tracked.add_(1)
         scale = self.weight * torch.rsqrt(variance + self.eps)
-        return input * scale[:, None, None] + (self.bias - mean * scale)[:, None, None]
+        return centred * scale[:, None, None] + self.bias[:, None, None]
 
 
 def synchronise_batch_norms(model: nn.Module) -> None:

@@ -60,8 +60,8 @@ def build(name: str, classes: tuple[str, ...], *, size: int | None = None) -> Ma
     """
     if name not in MODELS:
         near = difflib.get_close_matches(name, MODELS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise UsageError(f"no model is called {name!r}{hint} There are: {', '.join(MODELS)}")
+        hint = f"; did you mean {near[0]!r}" if near else ""
+        raise UsageError(f"no model is called {name!r}{hint}. There are: {', '.join(MODELS)}")
     from edgekit.models.masked_detector import MaskedDetector
 
     info = MODELS[name]

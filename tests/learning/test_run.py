@@ -18,6 +18,7 @@ from edgekit.learning.config import TrainConfig
 from edgekit.learning.run import TrainingRun
 from edgekit.learning.start import open_run
 from edgekit.models.checkpoint import load_checkpoint
+from edgekit.models.registry import build
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN = ROOT / "training" / "train.py"
@@ -61,12 +62,25 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.slow
 def test_two_processes_equal_one(recipe: Path, shapes: Path, tmp_path: Path) -> None:
+    # 128 pixels: at 64 the deepest map is a single cell, and batch norm over 8 numbers turns rounding into noise.
+    recipe.write_text(RECIPE.replace("64", "128").replace("epochs = 2", "epochs = 1").replace("0.01", "0.002"))
     run([sys.executable, *command(recipe, shapes, tmp_path / "one")])
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     run([*torchrun, *command(recipe, shapes, tmp_path / "two")])
-    one, two = weights(tmp_path / "one" / "last.pt"), weights(tmp_path / "two" / "last.pt")
-    for name, value in one.items():
-        assert torch.allclose(two[name].float(), value.float(), rtol=1e-3, atol=1e-4), name
+    torch.manual_seed(0)
+    start = build("mobilenetv2-ssdlite-omg", ("box", "disc"), size=128).state_dict()
+    one, two = moved(start, tmp_path / "one" / "last.pt"), moved(start, tmp_path / "two" / "last.pt")
+    # Sums in another order differ in their last digits; batch norm per process, or gradients averaged instead of
+    # summed, would differ by tens of per cent.
+    assert one.norm() > 0
+    assert (one - two).norm() < 0.01 * one.norm()
+
+
+def moved(start: dict[str, torch.Tensor], path: Path) -> torch.Tensor:
+    """How far training took the weights (not their average) and the running statistics, as one vector."""
+    state = load_checkpoint(path).state
+    assert state is not None
+    return torch.cat([(state["model"][name].double() - value.double()).flatten() for name, value in start.items()])
 
 
 @pytest.mark.slow
@@ -149,8 +163,6 @@ def test_a_nan_gradient_stops_the_run_with_advice(shapes: Path, tmp_path: Path) 
 
 def test_weights_of_another_class_list_start_the_trunk(shapes: Path, tmp_path: Path) -> None:
     from edgekit.models.checkpoint import Checkpoint, save_checkpoint
-    from edgekit.models.registry import build
-
     model = build("mobilenetv2-ssdlite-omg", ("a", "b", "c"), size=64).eval()
     save_checkpoint(tmp_path / "three.pt", Checkpoint(model=model))
     run = opened(shapes, tmp_path / "run", weights=tmp_path / "three.pt")
