@@ -22,8 +22,9 @@ from edgekit.backends import engine_problem, load_engine
 from edgekit.bundle import BundleWriter, Manifest, write_golden
 from edgekit.data.datasets import DetectionDataset
 from edgekit.errors import ExportError, StorageError
+from edgekit.exporters import CONVERTERS
 from edgekit.exporters.calibration import Calibration
-from edgekit.exporters.conversion import Converter, Precision
+from edgekit.exporters.conversion import Precision
 from edgekit.exporters.gate import PARITY_IMAGES, GateReport, gate_error, run_gate
 from edgekit.exporters.pictures import (
     Picture,
@@ -244,7 +245,7 @@ class _Build:
 
     def convert(self, kept: tuple[str, ...]) -> Pipeline:
         """Write the graphs into the new bundle, and load them as the board will."""
-        converter, split = _converter(self.plan.graph_format), by_graph(kept, self.onnx)
+        converter, split = CONVERTERS[self.plan.graph_format], by_graph(kept, self.onnx)
         for name, source in self.onnx.items():
             log.info("converting %s to %s ...", name, self.plan.describe())
             converter(
@@ -325,20 +326,6 @@ def _gate_engine(plan: ExportPlan) -> str:
     first = problems[plan.engines[0]]
     assert first is not None
     raise first
-
-
-def _converter(graph_format: str) -> Converter:
-    if graph_format == "tflite":
-        from edgekit.exporters.onnx_tflite import to_tflite
-
-        return to_tflite
-    if graph_format == "openvino":
-        from edgekit.exporters.onnx_openvino import to_openvino
-
-        return to_openvino
-    from edgekit.exporters.onnx_onnx import to_onnx
-
-    return to_onnx
 
 
 def _precision(plan: ExportPlan) -> Precision:

@@ -67,10 +67,10 @@ def parity(**changes: object) -> Parity:
     return replace(perfect, **changes)  # type: ignore[arg-type]
 
 
-def cosines(logits: float, offsets: float) -> dict[str, TensorParity]:
+def cosines(logits: float, offsets: float, max_abs: float = 1.0) -> dict[str, TensorParity]:
     return {
-        "class_logits": TensorParity(cosine=logits, max_abs=1.0),
-        "box_offsets": TensorParity(cosine=offsets, max_abs=1.0),
+        "class_logits": TensorParity(cosine=logits, max_abs=max_abs),
+        "box_offsets": TensorParity(cosine=offsets, max_abs=max_abs),
     }
 
 
@@ -162,6 +162,7 @@ def test_a_pipeline_that_finds_nothing_fails_by_accuracy(
         ("int8", {"disagreeing": 25, "mask_cells_differing": 320}),
         ("fp16", {"disagreeing": 2}),
         ("fp32", {"disagreeing": 1, "mask_cells_differing": 6}),
+        ("fp32", {"tensors": cosines(0.1, 0.1, 1e-6)}),  # next to nothing has no direction
         ("fp32", {"detections": 0, "disagreeing": 1}),  # suppression may turn one choice over
     ],
 )
@@ -178,7 +179,7 @@ def test_within_the_limits(precision: str, changes: dict[str, object]) -> None:
         (
             "fp16",
             {"tensors": cosines(0.9, 1)},
-            r"class_logits at active anchors: cosine with PyTorch expected at least 0\.9999, got 0\.90000",
+            r"class_logits .* expected at least 0\.9999, got 0\.90000 over 16 pictures \(largest difference 1\)",
         ),
         (
             "int8",
@@ -202,7 +203,7 @@ def test_the_drop_is_in_points(after: float, passed: bool) -> None:
 def test_the_refusal_says_what_where_and_what_next() -> None:
     refused = report(accuracy=accuracy(0.61, 0.43), disagreeing=60)
     message = str(gate_error(refused, "int8 tflite", RANKING, kept=()))
-    assert message.startswith("the int8 tflite model is worse than")
+    assert message.startswith("the int8 tflite model is too far from its checkpoint")
     assert "no bundle was written" in message
     assert "expected at least 0.6000 (0.6100 before, at most 1 points less), got 0.4300, 18.0 points less" in message
     assert "expected at most 25 of 100" in message
@@ -217,6 +218,12 @@ def test_a_second_refusal_asks_for_more_layers() -> None:
     message = str(gate_error(refused, "int8 onnx", RANKING, kept=("detector.b",)))
     assert "detector.b  7.0 dB  (already kept in float)" in message
     assert "--keep-float worst:2 " in message
+
+
+def test_diffuse_noise_is_told_from_a_bad_layer() -> None:
+    message = str(gate_error(report(accuracy=accuracy(0.61, 0.59)), "int8 onnx", RANKING[2:], kept=()))
+    assert "No layer stands out" in message
+    assert "--keep-float worst:4)" in message
 
 
 @pytest.mark.parametrize(

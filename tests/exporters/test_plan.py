@@ -1,0 +1,61 @@
+"""A board's choices, and what the user insists on instead."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgekit.boards import list_boards, load_board
+from edgekit.bundle.manifest import GRAPH_FORMATS
+from edgekit.errors import UsageError
+from edgekit.exporters.plan import ExportPlan, plan_export
+
+
+@pytest.mark.parametrize("board", [board.name for board in list_boards()])
+@pytest.mark.parametrize("calibrated", [True, False])
+def test_every_board_has_a_plan(board: str, calibrated: bool) -> None:
+    defaults = load_board(board).export
+    plan = plan_export(load_board(board), calibrated=calibrated)
+    assert (plan.target, plan.graph_format, plan.threads) == (board, defaults.format, defaults.threads)
+    assert plan.precision == (defaults.precision if calibrated else defaults.uncalibrated_precision)
+    assert plan.uncalibrated == (not calibrated and defaults.precision == "int8")
+    assert plan.engines[0] == defaults.engines[0]
+    assert set(plan.engines) <= set(GRAPH_FORMATS[plan.graph_format][1])
+    assert set(plan.engine_options) <= set(plan.engines)
+
+
+def test_options_override_the_board() -> None:
+    plan = plan_export(
+        load_board("raspberry-pi-4"), graph_format="openvino", precision="fp32", threads=2, calibrated=False
+    )
+    assert (plan.graph_format, plan.precision, plan.threads, plan.suffix) == ("openvino", "fp32", 2, ".xml")
+    assert plan.engines == ("openvino",)
+    assert not plan.uncalibrated  # fp32 was asked for
+    assert plan.describe() == "fp32 openvino"
+
+
+def test_jetson_keeps_its_providers() -> None:
+    plan = plan_export(load_board("jetson"), calibrated=False)
+    assert plan.engines[0] == "onnxruntime"
+    names = [provider["name"] for provider in plan.engine_options["onnxruntime"]["providers"]]
+    assert names == ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+
+
+def test_without_a_board_nothing_is_lost() -> None:
+    plan = plan_export(None, calibrated=True)
+    assert (plan.graph_format, plan.precision, plan.target) == ("onnx", "fp32", None)
+    assert plan.engines == GRAPH_FORMATS["onnx"][1]
+
+
+@pytest.mark.parametrize("board", [None, "raspberry-pi-4"])
+def test_int8_by_name_needs_pictures(board: str | None) -> None:
+    with pytest.raises(
+        UsageError, match=r"int8 needs at least 100 pictures .*, got none\.\nName them with: --calib DIR"
+    ):
+        plan_export(load_board(board) if board else None, precision="int8", calibrated=False)
+
+
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(UsageError, match="--format: expected onnx, tflite, openvino, got 'ncnn'"):
+        plan_export(None, graph_format="ncnn", calibrated=False)
+    with pytest.raises(UsageError, match="--precision: expected fp32, fp16, int8, got 'int4'"):
+        ExportPlan(graph_format="onnx", precision="int4", engines=("onnxruntime",))

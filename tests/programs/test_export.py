@@ -1,0 +1,343 @@
+"""``edgekit export``: from a checkpoint to a bundle that verifies, or to nothing at all."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from edgekit.bundle import open_bundle, verify_bundle
+from edgekit.cli import load_program
+from edgekit.errors import CheckpointError, DataError, ExportError, GateError, StorageError, UsageError
+from edgekit.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from edgekit.models.registry import build
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session")
+def toy() -> ModuleType:
+    """``tests/toy_detector.py``: a small detector that really detects, and its data."""
+    specification = importlib.util.spec_from_file_location("toy_detector", ROOT / "tests" / "toy_detector.py")
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint with random weights: enough for everything but int8."""
+    import torch
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = build("mobilenetv2-ssdlite-omg", ("red", "blue"), size=64).eval()
+    path = tmp_path_factory.mktemp("untrained") / "best.pt"
+    save_checkpoint(path, Checkpoint(model=model, provenance={"training_data": "none", "starting_weights": "none"}))
+    return path
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, toy: ModuleType) -> Path:
+    """A folder with ``toy.pt``, ``broken.pt`` (the same function, hopeless in int8) and ``data``."""
+    folder = tmp_path_factory.mktemp("toy")
+    model = toy.train()
+    toy.save(model, folder / "toy.pt")
+    toy.save(toy.break_under_int8(model), folder / "broken.pt")
+    toy.write_dataset(folder / "data")
+    return folder
+
+
+def export(*arguments: object) -> Result:
+    result = CliRunner().invoke(load_program("export"), [str(value) for value in arguments], standalone_mode=False)
+    if result.exception is not None:
+        raise result.exception
+    return result
+
+
+def leftovers(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def test_a_bundle_that_verifies(tmp_path: Path, untrained: Path, caplog: pytest.LogCaptureFixture) -> None:
+    out = tmp_path / "x.edgekit"
+    document: dict[str, Any] = json.loads(export(untrained, "-o", out, "--json").stdout)
+    assert (document["format"], document["precision"], document["target"]) == ("onnx", "fp32", None)
+    assert document["gate"]["passed"] is True
+    assert document["gate"]["accuracy"] is None
+    assert document["gate"]["parity"]["tensors"]["class_logits"]["cosine"] == pytest.approx(1, abs=1e-5)
+    assert "accuracy is not measured" in caplog.text
+
+    manifest = open_bundle(out).manifest
+    recorded = manifest.document
+    assert recorded["accuracy"] is None
+    assert recorded["calibration"] is None
+    assert recorded["parity"]["images"] == 1
+    assert recorded["provenance"] == {"training_data": "none", "starting_weights": "none"}
+    assert {"python", "torch", "onnx", "onnxruntime", "numpy"} <= set(recorded["tool_versions"])
+    assert manifest.name == "x"
+    assert manifest.spec == load_checkpoint(untrained).spec
+    assert manifest.macs["dense"] == sum(row["macs"] for row in recorded["layers"] if row["graph"] == "detector") > 0
+    assert manifest.parameters == sum(row["parameters"] for row in recorded["layers"])
+    assert document["bytes"] == sum(entry.bytes for entry in manifest.files.values())
+    assert verify_bundle(out, "onnxruntime").passed
+    assert leftovers(tmp_path) == ["x.edgekit"]
+
+
+def test_a_target_chooses_and_the_run_names_the_bundle(
+    tmp_path: Path, untrained: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = tmp_path / "runs" / "night"
+    run.mkdir(parents=True)
+    shutil.copy(untrained, run / "best.pt")
+    monkeypatch.chdir(tmp_path)
+    text = export(run / "best.pt", "--target", "raspberry-pi-4", "--zip").stdout
+    assert text.startswith("night-raspberry-pi-4-fp16.edgekit: fp16 tflite")
+    assert "accuracy  not measured" in text
+    assert "raspberry-pi-4 is fastest in int8, which needs pictures" in caplog.text
+    bundle = open_bundle(tmp_path / "night-raspberry-pi-4-fp16.edgekit")
+    assert bundle.path.is_file()
+    assert (bundle.manifest.target, bundle.manifest.threads, bundle.manifest.engines) == (
+        "raspberry-pi-4",
+        4,
+        ("tflite",),
+    )
+
+
+def test_jetson_settings_and_a_golden_picture_travel(tmp_path: Path, untrained: Path) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    assert cv2.imwrite(str(tmp_path / "mine.png"), picture)
+    out = tmp_path / "x.edgekit"
+    export(
+        untrained, "--target", "jetson", "--half", "--precision", "fp16", "--golden", tmp_path / "mine.png", "-o", out
+    )
+    bundle = open_bundle(out)
+    manifest = bundle.manifest
+    assert (manifest.target, manifest.precision, manifest.engines[0]) == ("jetson-orin-nano", "fp16", "onnxruntime")
+    assert manifest.engine_options["onnxruntime"]["providers"][0]["name"] == "TensorrtExecutionProvider"
+    assert np.array_equal(cv2.imread(str(bundle.file(manifest.golden.input))), picture)
+
+
+def test_an_old_bundle_is_replaced_only_when_asked(tmp_path: Path, untrained: Path) -> None:
+    out = tmp_path / "x.edgekit"
+    export(untrained, "-o", out)
+    with pytest.raises(UsageError, match=r"exists already; .* --overwrite"):
+        export(untrained, "-o", out)
+    export(untrained, "-o", out, "--half", "--overwrite")
+    assert open_bundle(out).manifest.precision == "fp16"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "name one checkpoint to export"),
+        (("a.pt", "-m", "b.pt"), "name one checkpoint to export"),
+        (("a.pt", "--half", "--int8"), "contradict each other: fp16 and int8"),
+        (("a.pt", "--precision", "fp32", "--half"), "contradict each other: fp16 and fp32"),
+        (("a.pt", "--int8"), r"int8 needs at least 100 pictures .*\n.*--calib DIR"),
+        (("a.pt", "--target", "rasberry-pi-4"), "did you mean raspberry-pi-4"),
+        (("a.pt", "--keep-float", "worst:none"), "expects a positive number of layers"),
+        (("a.edgekit",), "is no checkpoint"),
+    ],
+)
+def test_wrong_use(arguments: tuple[str, ...], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        export(*arguments)
+
+
+def test_keep_float_is_for_int8(tmp_path: Path, untrained: Path) -> None:
+    with pytest.raises(ExportError, match="--keep-float only makes sense for int8, but the precision is fp32"):
+        export(untrained, "--keep-float", "worst:1", "-o", tmp_path / "x.edgekit")
+    assert leftovers(tmp_path) == []
+
+
+def test_a_missing_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"nowhere\.pt does not exist"):
+        export(tmp_path / "nowhere.pt", "-o", tmp_path / "x.edgekit")
+
+
+def test_nan_weights_are_refused(tmp_path: Path, untrained: Path) -> None:
+    checkpoint = load_checkpoint(untrained)
+    checkpoint.model.detector.backbone.stem.conv.weight.data[0, 0, 0, 0] = float("nan")
+    save_checkpoint(tmp_path / "nan.pt", checkpoint)
+    with pytest.raises(CheckpointError, match=r"backbone\.stem\.conv\.weight holds 1 NaN"):
+        export(tmp_path / "nan.pt", "-o", tmp_path / "x.edgekit")
+    assert leftovers(tmp_path) == ["nan.pt"]
+
+
+def test_too_few_calibration_pictures(tmp_path: Path, untrained: Path, toy: ModuleType) -> None:
+    data = toy.write_dataset(tmp_path / "data", train=5, val=2)
+    with pytest.raises(ExportError, match="expects at least 100 pictures, got 5"):
+        export(untrained, "--int8", "--data", data, "-o", tmp_path / "x.edgekit")
+    with pytest.raises(ExportError, match="expects at least 100 pictures, got 7"):
+        export(untrained, "--int8", "--calib", data / "images", "-o", tmp_path / "x.edgekit")
+    assert leftovers(tmp_path) == ["data"]
+
+
+def test_data_of_other_classes(tmp_path: Path, untrained: Path, toy: ModuleType) -> None:
+    data = toy.write_dataset(tmp_path / "data", train=0, val=2)
+    annotations = data / "annotations" / "instances_val.json"
+    annotations.write_text(annotations.read_text().replace('"red"', '"cat"').replace('"blue"', '"dog"'))
+    with pytest.raises(DataError, match="cat"):
+        export(untrained, "--data", data, "-o", tmp_path / "x.edgekit")
+
+
+def run_process(*arguments: object, **settings: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "edgekit.cli", "export", *map(str, arguments)]
+    return subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        **settings,
+    )
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file size limits are POSIX")
+def test_a_disk_that_is_full_leaves_nothing(tmp_path: Path, untrained: Path) -> None:
+    """The kernel refuses to write files beyond 1 MB, as a full disk would; the graphs are 14 MB."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    out = tmp_path / "out"
+    out.mkdir()
+    done = run_process(untrained, "-o", out / "x.edgekit", preexec_fn=limit)
+    assert done.returncode == 1, done.stderr
+    assert "cannot be written" in done.stderr
+    assert "Nothing was left behind" in done.stderr
+    assert leftovers(out) == []
+
+
+@pytest.mark.slow
+def test_a_real_full_disk(tmp_path: Path, untrained: Path) -> None:
+    """A file system of 4 MB, for each format: engines' own writers are not as clear as Python's."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)], capture_output=True, check=False
+    ).returncode:
+        pytest.skip("needs the right to mount a small file system")
+    try:
+        for graph_format in ("onnx", "tflite", "openvino"):
+            with pytest.raises(StorageError, match="Nothing was left behind"):
+                export(untrained, "--format", graph_format, "-o", disk / "x.edgekit")
+            assert leftovers(disk) == []
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_ctrl_c_leaves_nothing(tmp_path: Path, untrained: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    command = [sys.executable, "-m", "edgekit.cli", "export", str(untrained), "-o", str(out / "x.edgekit")]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not leftovers(out) and time.monotonic() < deadline:
+        time.sleep(0.005)  # until the hidden folder is there
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert leftovers(out) == []
+
+
+def test_the_file_runs_by_itself() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "export" / "export.py"), "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd="/",
+    )
+    assert done.stdout.startswith("Usage: edgekit export")
+    assert "--keep-float worst:N" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("graph_format", ["tflite", "onnx", "openvino"])
+def test_a_model_that_int8_breaks_is_refused_and_repaired(tmp_path: Path, trained: Path, graph_format: str) -> None:
+    common = ("--format", graph_format, "--int8", "--data", trained / "data", "--calib-images", 100, "--max-drop", 5)
+    export(trained / "toy.pt", *common, "-o", tmp_path / "good.edgekit")
+    assert verify_bundle(tmp_path / "good.edgekit").passed
+
+    with pytest.raises(GateError) as refusal:
+        export(trained / "broken.pt", *common, "-o", tmp_path / "bad.edgekit")
+    assert refusal.value.exit_code == 5
+    worst = str(refusal.value).split("Layers that lose most")[1].splitlines()[1:3]
+    assert {line.split()[0] for line in worst} == {
+        "detector.backbone.blocks.0.project.conv",
+        "detector.backbone.blocks.1.expand.conv",
+    }
+    assert "--keep-float worst:2" in str(refusal.value)
+    assert leftovers(tmp_path) == ["good.edgekit"]
+
+    report = json.loads(
+        export(trained / "broken.pt", *common, "--keep-float", "worst:2", "--json", "-o", tmp_path / "x.edgekit").stdout
+    )
+    assert report["gate"]["passed"] is True
+    assert set(open_bundle(tmp_path / "x.edgekit").manifest.document["kept_float"]) == {
+        "detector.backbone.blocks.0.project.conv",
+        "detector.backbone.blocks.1.expand.conv",
+    }
+    assert open_bundle(tmp_path / "x.edgekit").manifest.document["calibration"]["images"] == 100
+    assert verify_bundle(tmp_path / "x.edgekit").passed
+
+
+@pytest.mark.slow
+def test_without_data_the_broken_model_fails_by_parity(tmp_path: Path, trained: Path) -> None:
+    with pytest.raises(GateError, match=r"class_logits at active anchors|detections: expected|mask: expected"):
+        export(
+            trained / "broken.pt", "--format", "tflite", "--int8", "--calib", trained / "data" / "images",
+            "--calib-images", 100, "-o", tmp_path / "x.edgekit",
+        )  # fmt: skip
+    assert leftovers(tmp_path) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("graph_format", ["tflite", "onnx", "openvino"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_float_formats_keep_the_accuracy(tmp_path: Path, trained: Path, graph_format: str, precision: str) -> None:
+    out = tmp_path / "x.edgekit"
+    export(
+        trained / "toy.pt", "--format", graph_format, "--precision", precision, "--data", trained / "data",
+        "--limit", 20, "-o", out,
+    )  # fmt: skip
+    accuracy = open_bundle(out).manifest.document["accuracy"]
+    assert accuracy["images"] == 20
+    assert accuracy["ap50_after"] == pytest.approx(accuracy["ap50_before"], abs=0.01)
+    assert verify_bundle(out).passed
+
+
+@pytest.mark.slow
+def test_layers_are_kept_by_name(tmp_path: Path, trained: Path) -> None:
+    names = "detector.backbone.blocks.0.project.conv,detector.backbone.blocks.1.expand.conv"
+    common = ("--format", "tflite", "--int8", "--calib", trained / "data", "--calib-images", 100)
+    export(trained / "broken.pt", *common, "--keep-float", names, "-o", tmp_path / "x.edgekit")
+    assert ",".join(open_bundle(tmp_path / "x.edgekit").manifest.document["kept_float"]) == names
+    with pytest.raises(
+        ExportError, match=r"cannot keep 'backbone\.stem\.convv' .* did you mean 'backbone\.stem\.conv'"
+    ):
+        export(
+            trained / "toy.pt", *common, "--keep-float", "detector.backbone.stem.convv", "-o", tmp_path / "y.edgekit"
+        )
+    assert leftovers(tmp_path) == ["x.edgekit"]
