@@ -35,7 +35,7 @@ def halve_precision(graph: Graph) -> Graph:
     """``graph`` computing in float16 between a cast of each input and a cast of each output."""
     kept = {tensor for node in graph.nodes if node.op == "Resize" for tensor in node.inputs[1:]}
     constants = {name: value if name in kept else _half(name, value) for name, value in graph.constants.items()}
-    inner = {name: f"{name}.half" for name in (*graph.inputs, *graph.outputs)}
+    inner = {name: f"{name}.float16" for name in (*graph.inputs, *graph.outputs)}
     nodes = [
         *(_cast(name, inner[name], FLOAT16) for name in graph.inputs),
         *(

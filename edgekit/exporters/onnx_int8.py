@@ -16,15 +16,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.exporters.bias_correction import correct_biases
 from edgekit.exporters.calibration import Calibration
 from edgekit.exporters.conversion import check_kept_layers
 from edgekit.exporters.onnx_build import build_model, save_model
 from edgekit.exporters.onnx_graph import Graph, Node, fused_clip, read_graph
-from edgekit.exporters.quantisation import Affine, float_tensors, plan_activations, quantise_convolution
+from edgekit.exporters.quantisation import Affine, float_tensors, measure_activations, quantise_convolution
 
-WEIGHT_LIMIT = 64
-"""7-bit weights ("reduce_range"): AVX2 without VNNI adds two uint8 x int8 products in 16 bits, and 2 * 255 * 127
-saturates there. With 64 the result is the same on every CPU."""
+PAIR_LIMIT = 128
+"""AVX2 without VNNI adds pairs of uint8 x int8 products in 16 bits, and 2 * 255 * 127 saturates there. The usual cure
+("reduce_range") halves all weights; it is enough that no two of one channel and sign exceed 128 together, in
+convolutions over channels: depthwise kernels widen first. On ImageNet MobileNetV2, before biases are corrected, the
+last feature map keeps a cosine of .935 with float instead of .823, at the same speed."""
 
 TO_UNSIGNED = 128
 """uint8 zero point minus int8 zero point."""
@@ -44,8 +47,9 @@ def quantise_onnx(path: Path, out: Path, calibration: Calibration, keep_float: f
     """
     graph = read_graph(path)
     check_kept_layers(keep_float, graph.convolutions())
-    plan = plan_activations(path, graph, calibration)
-    save_model(build_model(_Rewriter(graph, plan, float_tensors(graph, keep_float)).rewrite()), out)
+    measured = measure_activations(path, graph, calibration)
+    graph = correct_biases(graph, measured.means, keep_float=keep_float, pair_limit=PAIR_LIMIT)
+    save_model(build_model(_Rewriter(graph, measured.plan, float_tensors(graph, keep_float)).rewrite()), out)
 
 
 class _Rewriter:
@@ -113,7 +117,7 @@ class _Rewriter:
         weight = self._graph.constants[node.inputs[1]]
         has_bias = len(node.inputs) > 2 and node.inputs[2] != ""
         bias = self._graph.constants[node.inputs[2]] if has_bias else np.zeros(len(weight), np.float32)
-        integers = quantise_convolution(weight, bias, self._plan[node.inputs[0]].scale, limit=WEIGHT_LIMIT)
+        integers = quantise_convolution(weight, bias, self._plan[node.inputs[0]].scale, pair_limit=PAIR_LIMIT)
         copies: dict[str, tuple[str, NDArray[Any], NDArray[np.float32]]] = {}
         copies[node.inputs[1]] = (f"{node.name}.weight", integers.weight, integers.weight_scales)
         if has_bias:

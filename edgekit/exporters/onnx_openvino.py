@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,11 +39,14 @@ def to_openvino(
     graph = read_graph(onnx_path)
     check_kept_layers(keep_float, graph.convolutions())
     openvino = load("openvino", package="openvino", purpose=PURPOSE)
+    transformations = load("openvino._offline_transformations", package="openvino", purpose=PURPOSE)
     try:
-        # Unlike Core.read_model this folds ReLU6 into one operation, without which int8 would quantise before it.
-        model = openvino.convert_model(str(onnx_path))
-    except openvino.frontend.OpConversionFailure as error:
+        model = openvino.Core().read_model(str(onnx_path))
+    except RuntimeError as error:  # the one type that reading raises
         raise ExportError(f"OpenVINO cannot convert {onnx_path}: {error}") from error
+    # What openvino.convert_model does besides reporting to its makers over the network: among others it makes one
+    # operation of ReLU6, without which int8 would quantise before it.
+    transformations.apply_moc_transformations(model, cf=False)
     if calibration is not None and precision == "int8":
         model = _quantise(model, graph, calibration, keep_float)
     out_path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,8 +55,9 @@ def to_openvino(
 
 def _quantise(model: Any, graph: Graph, calibration: Calibration, keep_float: frozenset[str]) -> Any:
     """Post-training quantisation; what carries or applies the mask is left alone, so it stays exact."""
-    nncf = load("nncf", package="nncf", purpose="write int8 OpenVINO graphs")
-    advanced = load("nncf.quantization.advanced_parameters", package="nncf", purpose="write int8 OpenVINO graphs")
+    with _no_report():
+        nncf = load("nncf", package="nncf", purpose="write int8 OpenVINO graphs")
+        advanced = load("nncf.quantization.advanced_parameters", package="nncf", purpose="write int8 OpenVINO graphs")
     wanted = set(graph.inputs)
     dataset = nncf.Dataset(
         calibration.inputs, lambda feed: {name: value for name, value in feed.items() if name in wanted}
@@ -91,6 +96,20 @@ def untouched_operations(model: Any, graph: Graph, keep_float: frozenset[str]) -
                 operation = operation.input_value(0).get_node()
             found.append(operation.get_friendly_name())
     return found
+
+
+@contextlib.contextmanager
+def _no_report() -> Iterator[None]:
+    """NNCF reports each use over the network, without asking, unless this variable is there when it is imported."""
+    before = os.environ.get("NNCF_CI")
+    os.environ["NNCF_CI"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["NNCF_CI"]
+        else:
+            os.environ["NNCF_CI"] = before
 
 
 @contextlib.contextmanager

@@ -51,8 +51,24 @@ MASK = Affine(1.0, 0)
 """0 and 1 are themselves, so that feature * mask multiplies by exactly 1 or exactly 0 at the feature's own scale."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What calibration says about a graph's activations."""
+
+    plan: dict[str, Affine]
+    """The parameters of every tensor that an int8 graph can hold."""
+
+    means: dict[str, NDArray[np.float64]]
+    """Tensor that a convolution reads -> mean of each of its channels at active sites, [C]."""
+
+
 def plan_activations(path: Path, graph: Graph, calibration: Calibration) -> dict[str, Affine]:
-    """The parameters of every tensor of ``graph`` (the file ``path``) that an int8 graph can hold.
+    """Only the parameters of :func:`measure_activations`."""
+    return measure_activations(path, graph, calibration).plan
+
+
+def measure_activations(path: Path, graph: Graph, calibration: Calibration) -> Measured:
+    """Run ``graph`` (the file ``path``) on all calibration inputs.
 
     Raises:
         ExportError: there is no calibration input, an activation is not finite, or a concat mixes mask and features.
@@ -60,17 +76,16 @@ def plan_activations(path: Path, graph: Graph, calibration: Calibration) -> dict
     masks = graph.mask_tensors()
     groups = _groups(graph, masks)
     shown = {tensor for group in groups for tensor in group if _shows_range(graph, tensor)}
-    histograms = measure(path, sorted(shown - calibration.input_ranges.keys()), calibration)
+    found = measure(path, sorted(shown), calibration)
     plan = dict.fromkeys(masks, MASK)
     for group in groups:
-        known = [calibration.input_ranges[tensor] for tensor in group if tensor in calibration.input_ranges]
-        parts = [histograms[tensor] for tensor in sorted(group) if tensor in histograms]
-        # A known range is a promise about every picture; it is never narrowed.
-        found = [parts[0].merged(parts[1:]).best_range()] if parts and not known else []
-        ranges = known + found + [(part.low, part.high) for part in parts if known]
+        ranges = [calibration.input_ranges[tensor] for tensor in group if tensor in calibration.input_ranges]
+        ranges += [(found[tensor].low, found[tensor].high) for tensor in group if tensor in found]
         affine = Affine.of_range(min(low for low, _ in ranges), max(high for _, high in ranges))
         plan.update(dict.fromkeys(group, affine))
-    return plan
+    read = {node.inputs[0] for node in graph.nodes if node.op == "Conv"}
+    means = {name: part.channel_means for name, part in found.items() if name in read}
+    return Measured(plan=plan, means=means)
 
 
 def _groups(graph: Graph, masks: frozenset[str]) -> list[frozenset[str]]:
@@ -135,20 +150,24 @@ class QuantisedConv:
 
 
 def quantise_convolution(
-    weight: NDArray[np.float32], bias: NDArray[np.float32], input_scale: float, *, limit: int = 127
+    weight: NDArray[np.float32], bias: NDArray[np.float32], input_scale: float, *, pair_limit: int | None = None
 ) -> QuantisedConv:
-    """Weights to -limit..limit with a scale per output channel, bias to the accumulator's units.
+    """Weights to -127..127 with a scale per output channel, bias to the accumulator's units.
 
-    ``limit`` 63 makes room for engines that add pairs of products in 16 bits (AVX2 without VNNI).
+    With ``pair_limit`` no two weights of a channel that have one sign add up to more than it, unless the convolution
+    is depthwise: see ``onnx_int8.PAIR_LIMIT``.
     """
-    largest = np.abs(weight.reshape(len(weight), -1)).max(axis=1)
+    rows = weight.reshape(len(weight), -1)
+    scales = np.abs(rows).max(axis=1) / 127
+    if pair_limit is not None and weight.shape[1] > 1:
+        for signed in (np.maximum(rows, 0), np.maximum(-rows, 0)):
+            scales = np.maximum(scales, np.sort(signed, axis=1)[:, -2:].sum(axis=1) / pair_limit)
     # A dead channel (weights ~0, bias not) needs a scale coarse enough that its bias still fits.
-    scales = np.maximum(largest / limit, np.abs(bias) / (input_scale * BIAS_LIMIT))
+    scales = np.maximum(scales, np.abs(bias) / (input_scale * BIAS_LIMIT))
     scales = np.where(scales > 0, scales, 1.0).astype(np.float32)
-    rounded = np.round(weight / scales.reshape(-1, *[1] * (weight.ndim - 1)))
     bias_scales = (scales * np.float32(input_scale)).astype(np.float32)
     return QuantisedConv(
-        weight=np.clip(rounded, -limit, limit).astype(np.int8),
+        weight=np.clip(np.round(weight / scales.reshape(-1, *[1] * (weight.ndim - 1))), -127, 127).astype(np.int8),
         weight_scales=scales,
         bias=np.round(bias.astype(np.float64) / bias_scales).astype(np.int32),
         bias_scales=bias_scales,

@@ -1,8 +1,8 @@
-"""How large each activation gets on calibration pictures, and which range loses least when it has 256 steps.
+"""How large each activation gets on calibration pictures, and what its channels are on average.
 
-Two passes of the float graph through onnxruntime: the first finds minima and maxima, the second fills a histogram
-between them. A range is then narrowed as long as clipping the outliers costs less squared error than the finer steps
-save (the usual MSE calibration, e.g. arXiv 2106.08295 section 2.3.1). Nothing is kept but one histogram a tensor.
+One pass of the float graph through onnxruntime. Ranges are minima and maxima: clipping outliers for finer steps (least
+squared error, 99.99th percentile) was no better on ImageNet MobileNetV2 with corrected biases, and worse on the worst
+picture. Nothing is kept but a few numbers a channel.
 """
 
 from __future__ import annotations
@@ -19,101 +19,65 @@ from edgekit.exporters.calibration import Calibration
 from edgekit.exporters.dependencies import load
 from edgekit.exporters.onnx_graph import load_model
 
-BINS = 2048
-LEVELS = 256
-SHRINKS = np.linspace(1.0, 0.3, 71)
-"""Candidate ranges, as a share of the observed one."""
-
 
 @dataclass(frozen=True, kw_only=True)
-class Histogram:
-    """The distribution of one tensor's values, or of several that share a range."""
+class Range:
+    """What one tensor held over all calibration inputs."""
 
     low: float
     high: float
-    """The smallest and largest value seen, widened to include 0."""
+    """The smallest and largest value, widened to include 0."""
 
-    counts: NDArray[np.float64]
-    """[BINS] equal bins from ``low`` to ``high``."""
-
-    def merged(self, others: Sequence[Histogram]) -> Histogram:
-        """The distribution of all values together."""
-        parts = (self, *others)
-        low, high = min(part.low for part in parts), max(part.high for part in parts)
-        counts = np.zeros(BINS)
-        for part in parts:
-            counts += np.histogram(part.centres(), BINS, (low, high), weights=part.counts)[0] if high > low else 0
-        return Histogram(low=low, high=high, counts=counts)
-
-    def centres(self) -> NDArray[np.float64]:
-        """[BINS] the middle of each bin."""
-        return self.low + (np.arange(BINS) + 0.5) * (self.high - self.low) / BINS
-
-    def best_range(self) -> tuple[float, float]:
-        """The range, a part of ``low``..``high`` with 0 in it, that 256 steps represent with least squared error."""
-        values = self.centres()
-        errors = []
-        for shrink in SHRINKS:
-            low, high = self.low * shrink, self.high * shrink
-            step = max((high - low) / (LEVELS - 1), 1e-30)
-            rounded = np.clip(np.round((values - low) / step), 0, LEVELS - 1) * step + low
-            # Values inside a step are spread evenly, so rounding costs step^2/12 even where a bin's centre is exact.
-            inside = (values >= low) & (values <= high)
-            errors.append(float(self.counts @ np.where(inside, step**2 / 12, (values - rounded) ** 2)))
-        best = float(SHRINKS[int(np.argmin(errors))])
-        return self.low * best, self.high * best
+    channel_means: NDArray[np.float64]
+    """[C] mean of each channel over the sites where any channel is not zero; empty for what is not [1, C, H, W]."""
 
 
-def measure(path: Path, tensors: Sequence[str], calibration: Calibration) -> dict[str, Histogram]:
-    """The histogram of each of ``tensors`` (results or inputs of the graph at ``path``) over all calibration inputs.
+def measure(path: Path, tensors: Sequence[str], calibration: Calibration) -> dict[str, Range]:
+    """The range of each of ``tensors`` (results or inputs of the graph at ``path``).
 
     Raises:
         ExportError: there is no calibration input, or a tensor is not finite on one.
     """
-    session = _Session(path, tensors)
     lows, highs, images = np.zeros(len(tensors)), np.zeros(len(tensors)), 0
-    for values in session.run_all(calibration.inputs):
+    sums, sites = [np.zeros(0)] * len(tensors), np.zeros(len(tensors))
+    for values in _run_all(path, tensors, calibration.inputs):
         images += 1
         lows = np.minimum(lows, [value.min() for value in values])
         highs = np.maximum(highs, [value.max() for value in values])
-        if not (np.isfinite(lows).all() and np.isfinite(highs).all()):
-            bad = tensors[int(np.argmin(np.isfinite(lows) & np.isfinite(highs)))]
+        finite = np.isfinite(lows) & np.isfinite(highs)
+        if not finite.all():
+            bad = tensors[int(np.argmin(finite))]
             raise ExportError(f"{bad!r} is not finite on calibration picture {images}: the weights are damaged")
+        for index, value in enumerate(values):
+            if value.ndim == 4:
+                total = value.sum(axis=(0, 2, 3), dtype=np.float64)
+                sums[index] = total + sums[index] if images > 1 else total
+                sites[index] += int(value.any(axis=1).sum())
     if images == 0:
         raise ExportError("calibration expects pictures, got none")
-    counts = np.zeros((len(tensors), BINS))
-    for values in session.run_all(calibration.inputs):
-        for index, value in enumerate(values):
-            if highs[index] > lows[index]:
-                counts[index] += np.histogram(value, BINS, (lows[index], highs[index]))[0]
     return {
-        name: Histogram(low=float(lows[index]), high=float(highs[index]), counts=counts[index])
-        for index, name in enumerate(tensors)
+        name: Range(low=float(low), high=float(high), channel_means=total / max(count, 1.0))
+        for name, low, high, total, count in zip(tensors, lows, highs, sums, sites, strict=True)
     }
 
 
-class _Session:
-    """The float graph with inner tensors as outputs."""
-
-    def __init__(self, path: Path, tensors: Sequence[str]) -> None:
-        onnx = load("onnx", package="onnx", purpose="measure activation ranges")
-        runtime = load("onnxruntime", package="onnxruntime", purpose="measure activation ranges")
-        model = load_model(path)
-        known = {value.name: value for value in (*model.graph.value_info, *model.graph.output)}
-        self._tensors = tensors
-        self._inputs = {value.name for value in model.graph.input}
-        results = [name for name in tensors if name not in self._inputs]
-        del model.graph.output[:]
-        model.graph.output.extend(known.get(name) or onnx.helper.make_empty_tensor_value_info(name) for name in results)
-        options = runtime.SessionOptions()
-        options.log_severity_level = 3  # it would warn about every constant that an extra output keeps alive
-        self._session = runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        self._results = results
-
-    def run_all(self, inputs: Iterable[dict[str, NDArray[np.float32]]]) -> Iterator[list[NDArray[np.float32]]]:
-        """The tensors of each input, in the order asked for."""
-        for feed in inputs:
-            used = {name: value for name, value in feed.items() if name in self._inputs}
-            found = self._session.run(self._results, used) if self._results else []
-            values = used | dict(zip(self._results, found, strict=True))
-            yield [values[name] for name in self._tensors]
+def _run_all(
+    path: Path, tensors: Sequence[str], inputs: Iterable[dict[str, NDArray[np.float32]]]
+) -> Iterator[list[NDArray[np.float32]]]:
+    """``tensors`` for each of ``inputs``, in the order asked for: the graph with inner tensors as outputs."""
+    onnx = load("onnx", package="onnx", purpose="measure activation ranges")
+    runtime = load("onnxruntime", package="onnxruntime", purpose="measure activation ranges")
+    model = load_model(path)
+    known = {value.name: value for value in (*model.graph.value_info, *model.graph.output)}
+    graph_inputs = {value.name for value in model.graph.input}
+    results = [name for name in tensors if name not in graph_inputs]
+    del model.graph.output[:]
+    model.graph.output.extend(known.get(name) or onnx.helper.make_empty_tensor_value_info(name) for name in results)
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3  # it would warn about every constant that an extra output keeps alive
+    session = runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    for feed in inputs:
+        used = {name: value for name, value in feed.items() if name in graph_inputs}
+        found = session.run(results, used) if results else []
+        values = used | dict(zip(results, found, strict=True))
+        yield [values[name] for name in tensors]

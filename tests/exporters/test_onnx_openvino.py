@@ -1,0 +1,106 @@
+"""OpenVINO files in every precision."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgekit.backends import load_engine
+from edgekit.errors import ExportError
+from edgekit.exporters.calibration import Calibration, Inputs
+from edgekit.exporters.onnx_graph import read_graph
+from edgekit.exporters.onnx_openvino import to_openvino, untouched_operations
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # NNCF's own
+
+
+def run(path: Path, inputs: Inputs, engine: str = "openvino") -> dict[str, Any]:
+    used = inputs if "detector" in path.name else {"image": inputs["image"]}
+    return load_engine(engine, path, threads=1).run(used)
+
+
+@pytest.mark.parametrize("name", ["detector", "omg"])
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("fp16", 1e-2)])
+def test_float_equals_onnxruntime(
+    graphs: dict[str, Path], tmp_path: Path, unseen: list[Inputs], name: str, precision: Any, tolerance: float
+) -> None:
+    out = tmp_path / f"{name}.xml"
+    to_openvino(graphs[name], out, precision)
+    for inputs in unseen:
+        for output, expected in run(graphs[name], inputs, "onnxruntime").items():
+            found = run(out, inputs)[output]
+            assert np.abs(found - expected).max() < tolerance
+            assert not found[expected == 0].any()
+
+
+def test_half_precision_halves_the_weights(graphs: dict[str, Path], tmp_path: Path) -> None:
+    for precision in ("fp32", "fp16"):
+        to_openvino(graphs["detector"], tmp_path / f"{precision}.xml", precision)  # type: ignore[arg-type]
+    sizes = [(tmp_path / f"{precision}.bin").stat().st_size for precision in ("fp32", "fp16")]
+    assert sizes[1] < 0.6 * sizes[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["detector", "omg"])
+def test_int8_is_close_to_float_and_the_mask_is_exact(
+    graphs: dict[str, Path],
+    tmp_path: Path,
+    calibration: Calibration,
+    unseen: list[Inputs],
+    cosine: Callable[..., float],
+    capfd: pytest.CaptureFixture[str],
+    name: str,
+) -> None:
+    out = tmp_path / f"{name}.xml"
+    to_openvino(graphs[name], out, "int8", calibration)
+    assert capfd.readouterr().out == "", "stdout belongs to data"
+    assert "NNCF_CI" not in os.environ
+    for inputs in unseen:
+        found = run(out, inputs)
+        for output, expected in run(graphs[name], inputs, "onnxruntime").items():
+            assert cosine(found[output], expected) > 0.99
+            assert not found[output][expected == 0].any()
+
+
+@pytest.mark.slow
+def test_kept_layers_stay_float(graphs: dict[str, Path], tmp_path: Path, calibration: Calibration, net: Any) -> None:
+    import openvino
+
+    kept = frozenset({"depthwise", "class_logits.far"})
+    to_openvino(graphs["detector"], tmp_path / "detector.xml", "int8", calibration, kept)
+    model = openvino.Core().read_model(tmp_path / "detector.xml")
+    float_weights = set()
+    for operation in model.get_ops():
+        if "Convolution" in operation.get_type_name():
+            source = operation.input_value(1).get_node()
+            while source.get_type_name() in ("Reshape", "Convert", "Multiply", "Subtract"):
+                source = source.input_value(0).get_node()
+            if source.get_element_type().to_string() in ("f32", "f16"):
+                float_weights.add(operation.get_friendly_name().split("/")[0])
+    assert float_weights == kept
+
+
+def test_names_survive_openvinos_renaming(graphs: dict[str, Path]) -> None:
+    import openvino
+
+    names = untouched_operations(
+        openvino.Core().read_model(str(graphs["omg"])), read_graph(graphs["omg"]), frozenset({"objectness"})
+    )
+    assert names == ["objectness/WithoutBiases"]
+
+
+def test_an_operation_that_openvino_lacks_is_refused(net: Any, tmp_path: Path) -> None:
+    graph = net(image=[1, 3, 4, 4])
+    source = graph.save(tmp_path / "graph.onnx", graph.node("Det", ["image"], "determinant"))
+    with pytest.raises(ExportError, match=r"OpenVINO cannot convert .*graph.onnx[\s\S]*Det"):
+        to_openvino(source, tmp_path / "graph.xml", "fp32")
+
+
+def test_unknown_layers_are_not_kept(graphs: dict[str, Path], tmp_path: Path, calibration: Calibration) -> None:
+    with pytest.raises(ExportError, match="cannot keep 'nothing' in float32: the graph has no such convolution"):
+        to_openvino(graphs["omg"], tmp_path / "graph.xml", "int8", calibration, frozenset({"nothing"}))
