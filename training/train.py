@@ -29,8 +29,10 @@ from edgekit.cli import Program
 @click.option("--recipe", type=click.Path(path_type=Path), help="TOML settings [default: training/recipes/MODEL.toml].")
 @click.option(
     "--weights",
-    type=click.Path(path_type=Path),
-    help="Start from an ImageNet MobileNetV2 .tflite, or from a checkpoint .pt.",
+    default="default",
+    show_default=True,
+    metavar="FILE|default|none",
+    help="Start from a checkpoint .pt, an ImageNet MobileNetV2 .tflite, the shipped detector, or random weights.",
 )
 @click.option("--resume", is_flag=True, help="Go on from OUTPUT/last.pt, exactly where it was saved.")
 @click.option("--epochs", type=int, help="Passes over the training pictures.")
@@ -60,7 +62,7 @@ def main(
     data: Path,
     output: Path,
     recipe: Path | None,
-    weights: Path | None,
+    weights: str,
     resume: bool,
     imgsz: int | None,
     device: str,

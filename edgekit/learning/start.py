@@ -19,6 +19,7 @@ from edgekit.learning.batches import collate, normalise
 from edgekit.learning.config import TrainConfig, config_from_json
 from edgekit.learning.run import TrainingRun, save_config
 from edgekit.models.checkpoint import load_checkpoint
+from edgekit.models.default import default_checkpoint
 from edgekit.models.masked_detector import MaskedDetector
 from edgekit.models.registry import build
 from edgekit.models.starting_weights import read_tflite_convolutions, start_from_mobilenetv2
@@ -34,7 +35,7 @@ def open_run(
     *,
     data: Path,
     output: Path,
-    weights: Path | None,
+    weights: str,
     resume: bool,
     device: str,
     threads: int | None,
@@ -46,7 +47,8 @@ def open_run(
         config: the resolved configuration; a resumed run takes its own from ``last.pt`` instead.
         data: a data set with the splits train and val.
         output: folder of the run.
-        weights: a MobileNetV2 ``.tflite`` or a checkpoint to start from; ``None`` starts from random weights.
+        weights: a MobileNetV2 ``.tflite`` or a checkpoint to start from; ``default`` is the shipped detector, ``none``
+            random weights.
         resume: go on from ``output/last.pt``.
         device: ``auto``, ``cpu`` or ``cuda``.
         threads: CPU threads; ``None`` leaves PyTorch's choice.
@@ -73,13 +75,14 @@ def open_run(
     validation = _limited(open_dataset(data, "val", classes=training.classes), limit)
     torch.manual_seed(config.seed)
     model = build(config.model, training.classes, size=max(size for _, size in config.sizes))
-    provenance = {"training_data": training.name, "starting_weights": weights.name if weights else "random"}
+    start = starting_weights(weights)
+    provenance = {"training_data": training.name, "starting_weights": _credit(start)}
     if earlier is not None:
         provenance = earlier.provenance
-    elif weights is not None:
-        _load_weights(model, weights, training, config)
+    elif start is not None:
+        _load_weights(model, start, training, config)
     elif distributed.rank() == 0:
-        log.warning("no --weights given: training starts from random weights and needs far more data and time")
+        log.warning("training starts from random weights, which needs far more data and time than --weights")
     run = TrainingRun(
         config,
         model,
@@ -96,6 +99,33 @@ def open_run(
     elif distributed.rank() == 0:
         save_config(run.config, output)
     return run
+
+
+def starting_weights(text: str) -> Path | None:
+    """The file that ``--weights TEXT`` means; ``None`` for random weights.
+
+    Raises:
+        UsageError: there is no such file.
+    """
+    if text == "none":
+        return None
+    path = default_checkpoint() if text == "default" else Path(text)
+    if not path.is_file():
+        raise UsageError(
+            f"--weights {text}: {path} does not exist.\n"
+            "Give a MobileNetV2 .tflite, a checkpoint .pt, 'default' (the shipped detector) or 'none' (random weights)."
+        )
+    return path
+
+
+def _credit(start: Path | None) -> str:
+    """What a model card says of the starting weights; a checkpoint passes on where it came from itself."""
+    if start is None:
+        return "random"
+    if start.suffix != ".pt":
+        return start.name
+    earlier = load_checkpoint(start).provenance
+    return f"{start.name} (trained on {earlier.get('training_data')}, from {earlier.get('starting_weights')})"
 
 
 def _device(name: str) -> torch.device:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,10 @@ class Checkpoint:
 
     state: dict[str, Any] | None = None
     """Optimiser, averages and counters to resume from; only ``last.pt`` has it."""
+
+    def without_state(self) -> Checkpoint:
+        """The same without what only resuming needs."""
+        return replace(self, state=None)
 
     @property
     def spec(self) -> DetectorSpec:

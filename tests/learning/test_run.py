@@ -45,7 +45,7 @@ def recipe(tmp_path: Path) -> Path:
 def command(recipe: Path, data: Path, output: Path, *options: str) -> list[str]:
     return [
         str(TRAIN), "mobilenetv2-ssdlite-omg", "--recipe", str(recipe), "--data", str(data), "-o", str(output),
-        "--device", "cpu", "--threads", "1", *options,
+        "--device", "cpu", "--threads", "1", "--weights", "none", *options,
     ]  # fmt: skip
 
 
@@ -128,7 +128,7 @@ def test_training_learns_and_leaves_everything_behind(recipe: Path, shapes: Path
 
 def opened(shapes: Path, output: Path, **changes: object) -> TrainingRun:
     config = TrainConfig(epochs=1, batch_size=8, sizes=((0.0, 64),), workers=0)
-    settings = {"weights": None, "resume": False, "device": "cpu", "threads": None, "limit": 8, **changes}
+    settings = {"weights": "none", "resume": False, "device": "cpu", "threads": None, "limit": 8, **changes}
     return open_run(config, data=shapes, output=output, **settings)  # type: ignore[arg-type]
 
 
@@ -163,8 +163,14 @@ def test_a_nan_gradient_stops_the_run_with_advice(shapes: Path, tmp_path: Path) 
 
 def test_weights_of_another_class_list_start_the_trunk(shapes: Path, tmp_path: Path) -> None:
     from edgekit.models.checkpoint import Checkpoint, save_checkpoint
+
     model = build("mobilenetv2-ssdlite-omg", ("a", "b", "c"), size=64).eval()
     save_checkpoint(tmp_path / "three.pt", Checkpoint(model=model))
-    run = opened(shapes, tmp_path / "run", weights=tmp_path / "three.pt")
+    run = opened(shapes, tmp_path / "run", weights=str(tmp_path / "three.pt"))
     assert torch.equal(run.model.omg.predict.weight, model.omg.predict.weight)
     assert run.model.spec.classes == ("box", "disc")
+
+
+def test_starting_weights_that_are_not_there_are_refused(shapes: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"--weights x\.pt: x\.pt does not exist"):
+        opened(shapes, tmp_path, weights="x.pt")
