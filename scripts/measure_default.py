@@ -59,7 +59,7 @@ def accuracy(data: Path, _: Path) -> dict[str, Any]:
     return {
         "columns": ["pictures", "weights", "AP50", "AP50 mask off", "mAP", "mask recall", "active", "MACs", "executed"],
         "rows": rows,
-        "note": "AP50 and mAP as `edgekit val` counts them; photographs have 20 classes, the fixed camera persons only. "
+        "note": "AP50 and mAP as `edgekit val` counts them; 20 classes in the photographs, persons on the camera. "
         "Executed MACs are those at active sites, the mask network included.",
     }
 

@@ -8,6 +8,7 @@ losses that were scaled up by the number of processes, and batch norm sees the w
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -15,10 +16,16 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 
+PATIENCE = timedelta(hours=3)
+"""The other processes wait for the first one's evaluation; on a slow machine and a large set that takes long."""
+
+
 def start(device: torch.device) -> None:
     """Join the other processes if torchrun started several."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
 
 
 def stop() -> None:
@@ -94,10 +101,12 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
         """[B, C, H, W] -> [B, C, H, W]."""
         if not self.training or world_size() == 1:
             return super().forward(input)
-        count = sum_over_processes(input.new_tensor(input.numel() / input.shape[1]))
-        mean = _sum_with_gradient(input.sum(dim=(0, 2, 3))) / count
+        # Under mixed precision sums over a batch need float32; double stays double.
+        values = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
+        count = sum_over_processes(values.new_tensor(values.numel() / values.shape[1]))
+        mean = _sum_with_gradient(values.sum(dim=(0, 2, 3))) / count
         # Two passes: E[x^2] - E[x]^2 would lose the variance of channels with a large mean.
-        centred = input - mean[:, None, None]
+        centred = values - mean[:, None, None]
         variance = _sum_with_gradient(centred.square().sum(dim=(0, 2, 3))) / count
         with torch.no_grad():
             assert self.running_mean is not None
@@ -108,7 +117,7 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
             if self.num_batches_tracked is not None:
                 self.num_batches_tracked.add_(1)
         scale = self.weight * torch.rsqrt(variance + self.eps)
-        return centred * scale[:, None, None] + self.bias[:, None, None]
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(input.dtype)
 
 
 def synchronise_batch_norms(model: nn.Module) -> None:
