@@ -15,7 +15,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-
 PATIENCE = timedelta(hours=3)
 """The other processes wait for the first one's evaluation; on a slow machine and a large set that takes long."""
 

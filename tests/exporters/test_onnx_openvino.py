@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from edgekit.backends import load_engine
 from edgekit.errors import ExportError
@@ -19,9 +20,17 @@ from edgekit.exporters.onnx_openvino import to_openvino, untouched_operations
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # NNCF's own
 
 
-def run(path: Path, inputs: Inputs, engine: str = "openvino") -> dict[str, Any]:
-    used = inputs if "detector" in path.name else {"image": inputs["image"]}
-    return load_engine(engine, path, threads=1).run(used)
+def compare(
+    source: Path, converted: Path, unseen: list[Inputs]
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """(found, expected) of every output for every input."""
+    engine = load_engine("openvino", converted, threads=1)
+    reference = load_engine("onnxruntime", source, threads=1)
+    for inputs in unseen:
+        used = inputs if source.stem == "detector" else {"image": inputs["image"]}
+        found = engine.run(used)
+        for output, expected in reference.run(used).items():
+            yield found[output], expected
 
 
 @pytest.mark.parametrize("name", ["detector", "omg"])
@@ -31,11 +40,9 @@ def test_float_equals_onnxruntime(
 ) -> None:
     out = tmp_path / f"{name}.xml"
     to_openvino(graphs[name], out, precision)
-    for inputs in unseen:
-        for output, expected in run(graphs[name], inputs, "onnxruntime").items():
-            found = run(out, inputs)[output]
-            assert np.abs(found - expected).max() < tolerance
-            assert not found[expected == 0].any()
+    for found, expected in compare(graphs[name], out, unseen):
+        assert np.abs(found - expected).max() < tolerance
+        assert not found[expected == 0].any()
 
 
 def test_half_precision_halves_the_weights(graphs: dict[str, Path], tmp_path: Path) -> None:
@@ -60,11 +67,9 @@ def test_int8_is_close_to_float_and_the_mask_is_exact(
     to_openvino(graphs[name], out, "int8", calibration)
     assert capfd.readouterr().out == "", "stdout belongs to data"
     assert "NNCF_CI" not in os.environ
-    for inputs in unseen:
-        found = run(out, inputs)
-        for output, expected in run(graphs[name], inputs, "onnxruntime").items():
-            assert cosine(found[output], expected) > 0.99
-            assert not found[output][expected == 0].any()
+    for found, expected in compare(graphs[name], out, unseen):
+        assert cosine(found, expected) > 0.99
+        assert not found[expected == 0].any()
 
 
 @pytest.mark.slow

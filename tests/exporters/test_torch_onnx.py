@@ -88,6 +88,7 @@ def test_names_are_module_paths(model: Any, exported: dict[str, Path]) -> None:
         assert len(set(graph.constants)) == len({id(value) for value in graph.constants.values()})
 
 
+@pytest.mark.slow
 def test_the_model_is_left_as_it_was(model: Any, tmp_path: Path) -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     model.train()
