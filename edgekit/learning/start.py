@@ -21,7 +21,7 @@ from edgekit.learning.run import TrainingRun, save_config
 from edgekit.models.checkpoint import load_checkpoint
 from edgekit.models.default import default_checkpoint
 from edgekit.models.masked_detector import MaskedDetector
-from edgekit.models.registry import build
+from edgekit.models.registry import build, find_model
 from edgekit.models.starting_weights import read_tflite_convolutions, start_from_mobilenetv2
 
 STATISTICS_IMAGES = 128
@@ -57,6 +57,7 @@ def open_run(
     Raises:
         DataError, UsageError, CheckpointError: the data, the options or the files do not fit.
     """
+    find_model(config.model)
     if threads:
         torch.set_num_threads(threads)
     place = _device(device)

@@ -52,17 +52,26 @@ MODELS: dict[str, ModelInfo] = {
 }
 
 
+def find_model(name: str) -> ModelInfo:
+    """The entry of ``name``.
+
+    Raises:
+        UsageError: no such model; the message names the nearest and all.
+    """
+    if name not in MODELS:
+        near = difflib.get_close_matches(name, MODELS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else "."
+        raise UsageError(f"no model is called {name!r}{hint} There are: {', '.join(MODELS)}")
+    return MODELS[name]
+
+
 def build(name: str, classes: tuple[str, ...], *, size: int | None = None) -> MaskedDetector:
     """A freshly initialised model.
 
     Raises:
         UsageError: no such model, or a size it cannot take.
     """
-    if name not in MODELS:
-        near = difflib.get_close_matches(name, MODELS, n=1)
-        hint = f"; did you mean {near[0]!r}" if near else ""
-        raise UsageError(f"no model is called {name!r}{hint}. There are: {', '.join(MODELS)}")
     from edgekit.models.masked_detector import MaskedDetector
 
-    info = MODELS[name]
+    info = find_model(name)
     return MaskedDetector(info.spec(classes, info.input_size if size is None else size))
