@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from edgekit.backends import engine_problem, load_engine
 from edgekit.bundle import BundleWriter, Manifest, write_golden
 from edgekit.data.datasets import DetectionDataset
-from edgekit.errors import ExportError, StorageError
+from edgekit.errors import EngineError, ExportError, GateError, StorageError
 from edgekit.exporters import CONVERTERS
 from edgekit.exporters.calibration import Calibration
 from edgekit.exporters.conversion import Precision
@@ -50,9 +50,6 @@ Progress = Callable[[str, int, int], None]
 TOOLS = ("edgekit-vision", "numpy", "opencv-python-headless", "torch", "onnx", "onnxruntime", "openvino", "nncf",
          "ai-edge-litert")  # fmt: skip
 """Distributions whose versions a bundle records."""
-
-NEARLY_FULL = 1 << 20
-"""Bytes free under which a failure is blamed on the disk: engines' own writers do not say that it was full."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +138,8 @@ def export_bundle(
 
     Raises:
         UsageError: something is at ``destination``, or a layer name is none.
-        GateError: the converted model is worse than allowed; the worst layers are named.
+        GateError: the converted model is worse than allowed, or its engine refuses it; the worst layers are named.
+        EngineError: the checkpoint itself does not run, for instance because it overflows.
         ExportError: a graph cannot be converted.
         MissingDependencyError: a converter, or every engine of the format, is not installed.
         StorageError: writing failed.
@@ -152,7 +150,12 @@ def export_bundle(
     writer = BundleWriter(destination, overwrite=overwrite, zipped=zipped)
     engine = _gate_engine(plan)
     reference = reference_pipeline(checkpoint, threads=threads)
-    with writer, _full_disk_named(writer), tempfile.TemporaryDirectory(prefix="edgekit-export-") as scratch:
+    needed_bytes = 4 * sum(parameter.numel() for parameter in checkpoint.model.parameters())
+    with (
+        writer,
+        _full_disk_named(writer, needed_bytes),
+        tempfile.TemporaryDirectory(prefix="edgekit-export-") as scratch,
+    ):
         build = _Build(
             checkpoint=checkpoint,
             plan=plan,
@@ -164,21 +167,24 @@ def export_bundle(
             progress=progress,
         )
         pictures = build.pictures()
+        found = choose_golden(reference, pictures)  # a reference that cannot run fails here, before any conversion
+        golden = found if evidence.golden is None else evidence.golden
         kept, ranking = build.choose_kept(keep_float or KeepFloat())
-        candidate = build.convert(kept)
-        report = run_gate(
-            reference,
-            candidate,
-            precision=plan.precision,
-            pictures=pictures,
-            dataset=evidence.dataset,
-            max_drop=evidence.max_drop,
-            progress=progress,
-        )
+        try:
+            candidate = build.convert(kept)
+            report = run_gate(
+                reference,
+                candidate,
+                precision=plan.precision,
+                pictures=pictures,
+                dataset=evidence.dataset,
+                max_drop=evidence.max_drop,
+                progress=progress,
+            )
+        except EngineError as error:
+            raise build.refusal((f"it does not run. {error}",), kept, ranking) from error
         if not report.passed:
-            ranking = ranking or (build.rank() if plan.precision == "int8" else ())
-            raise gate_error(report, plan.describe(), ranking, kept=kept)
-        golden = evidence.golden if evidence.golden is not None else choose_golden(reference, pictures)
+            raise build.refusal(report.failures, kept, ranking)
         manifest = writer.finish(
             {
                 **build.manifest(report, kept),
@@ -241,6 +247,14 @@ class _Build:
             samples,
             threads=self.threads,
             progress=None if progress is None else lambda done, total: progress("ranking layers", done, total),
+        )
+
+    def refusal(self, failures: tuple[str, ...], kept: tuple[str, ...], ranking: tuple[LayerError, ...]) -> GateError:
+        """The error that names what failed and, for int8, the worst layers."""
+        if self.plan.precision == "int8" and not ranking:
+            ranking = self.rank()
+        return gate_error(
+            failures, what=self.plan.describe(), precision=self.plan.precision, ranking=ranking, kept=kept
         )
 
     def convert(self, kept: tuple[str, ...]) -> Pipeline:
@@ -338,18 +352,24 @@ def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def _full_disk_named(writer: BundleWriter) -> Iterator[None]:
-    """Engines' own writers do not say that the disk was full, or only in passing; then look."""
+def _full_disk_named(writer: BundleWriter, needed_bytes: int) -> Iterator[None]:
+    """Engines' own writers do not say that the disk was full, or only in passing: after a failure, look.
+
+    ``needed_bytes`` is about the size of the bundle; a disk with less left is to blame.
+    """
     try:
         yield
     except StorageError:
         raise
     except Exception as error:
+        if isinstance(error, GateError) and not isinstance(error.__cause__, EngineError):
+            raise  # what was written could be read back and measured
         for folder in (writer.folder, Path(tempfile.gettempdir())):
             free = shutil.disk_usage(folder).free
-            if free < NEARLY_FULL:
+            if free < needed_bytes:
                 raise StorageError(
-                    f"the export failed on a full disk ({free} bytes free in {folder.parent}): {error}\n"
+                    f"the export failed with {free / 1e6:.1f} MB free on the disk of {folder.parent}, where it needs"
+                    f" about {needed_bytes / 1e6:.0f}: {error}\n"
                     "Nothing was left behind. Free some space, or choose another place with -o (or TMPDIR)."
                 ) from error
         raise

@@ -252,17 +252,20 @@ def suggest_count(ranking: Sequence[LayerError]) -> int:
     return 1
 
 
-def gate_error(report: GateReport, what: str, ranking: Sequence[LayerError], *, kept: Sequence[str]) -> GateError:
+def gate_error(
+    failures: Sequence[str], *, what: str, precision: str, ranking: Sequence[LayerError], kept: Sequence[str]
+) -> GateError:
     """The refusal: what was measured, which layers are to blame, what to type next.
 
     Args:
-        report: one that did not pass.
+        failures: one sentence each, as :attr:`GateReport.failures` has them.
         what: the converted model in words, e.g. ``int8 tflite``.
+        precision: its precision.
         ranking: layers by int8 error, worst first; empty for other precisions.
         kept: layers that were already kept in float.
     """
     lines = [f"the {what} model is too far from its checkpoint, so no bundle was written:"]
-    lines += [f"  {failure}" for failure in report.failures]
+    lines += [f"  {failure}" for failure in failures]
     if ranking:
         lines.append(
             "Layers that lose most in int8, each quantised alone (signal to noise at the outputs; 40 dB is good):"
@@ -280,7 +283,7 @@ def gate_error(report: GateReport, what: str, ranking: Sequence[LayerError], *, 
                 "No layer stands out. Calibrate on more pictures like the camera's (--calib, --calib-images),"
                 f" keep more in float32 ({command}), or give up int8 (--precision fp16)"
             )
-    elif report.precision == "fp16":
+    elif precision == "fp16":
         lines.append("Half precision overflows or rounds too much here; try: edgekit export ... --precision fp32")
     else:
         lines.append(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +14,7 @@ import pytest
 
 from edgekit.backends import load_engine
 from edgekit.data.datasets import DetectionDataset, Sample
+from edgekit.errors import GateError
 from edgekit.exporters.gate import (
     PARITY_LIMITS,
     Accuracy,
@@ -93,6 +95,11 @@ RANKING = [
     LayerError(layer="detector.a", noise=0.19),
     *(LayerError(layer=f"omg.{index}", noise=1e-5) for index in range(38)),
 ]
+
+
+def refusal(refused: GateReport, ranking: Sequence[LayerError], kept: tuple[str, ...] = ()) -> GateError:
+    what = f"{refused.precision} tflite"
+    return gate_error(refused.failures, what=what, precision=refused.precision, ranking=ranking, kept=kept)
 
 
 def test_an_equal_pipeline_passes_both_halves(pipeline: Pipeline, dataset: DetectionDataset, tiny: ModuleType) -> None:
@@ -202,7 +209,7 @@ def test_the_drop_is_in_points(after: float, passed: bool) -> None:
 
 def test_the_refusal_says_what_where_and_what_next() -> None:
     refused = report(accuracy=accuracy(0.61, 0.43), disagreeing=60)
-    message = str(gate_error(refused, "int8 tflite", RANKING, kept=()))
+    message = str(refusal(refused, RANKING))
     assert message.startswith("the int8 tflite model is too far from its checkpoint")
     assert "no bundle was written" in message
     assert "expected at least 0.6000 (0.6100 before, at most 1 points less), got 0.4300, 18.0 points less" in message
@@ -210,18 +217,18 @@ def test_the_refusal_says_what_where_and_what_next() -> None:
     assert message.index("detector.b  7.0 dB") < message.index("detector.a  7.2 dB") < message.index("omg.0  50.0 dB")
     assert "omg.10" not in message
     assert "--keep-float worst:2 " in message
-    assert gate_error(refused, "int8 tflite", RANKING, kept=()).exit_code == 5
+    assert refusal(refused, RANKING).exit_code == 5
 
 
 def test_a_second_refusal_asks_for_more_layers() -> None:
     refused = report(accuracy=accuracy(0.61, 0.43))
-    message = str(gate_error(refused, "int8 onnx", RANKING, kept=("detector.b",)))
+    message = str(refusal(refused, RANKING, kept=("detector.b",)))
     assert "detector.b  7.0 dB  (already kept in float)" in message
     assert "--keep-float worst:2 " in message
 
 
 def test_diffuse_noise_is_told_from_a_bad_layer() -> None:
-    message = str(gate_error(report(accuracy=accuracy(0.61, 0.59)), "int8 onnx", RANKING[2:], kept=()))
+    message = str(refusal(report(accuracy=accuracy(0.61, 0.59)), RANKING[2:]))
     assert "No layer stands out" in message
     assert "--keep-float worst:4)" in message
 
@@ -230,7 +237,7 @@ def test_diffuse_noise_is_told_from_a_bad_layer() -> None:
     ("precision", "advice"), [("fp16", "--precision fp32"), ("fp32", "the converter or the engine is at fault")]
 )
 def test_other_precisions_have_no_layers_to_blame(precision: str, advice: str) -> None:
-    message = str(gate_error(report(precision, disagreeing=50), f"{precision} onnx", (), kept=()))
+    message = str(refusal(report(precision, disagreeing=50), ()))
     assert advice in message
     assert "--keep-float" not in message
 
