@@ -276,7 +276,8 @@ def test_the_file_runs_by_itself() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("graph_format", ["tflite", "onnx", "openvino"])
 def test_a_model_that_int8_breaks_is_refused_and_repaired(tmp_path: Path, trained: Path, graph_format: str) -> None:
-    common = ("--format", graph_format, "--int8", "--data", trained / "data", "--calib-images", 100, "--max-drop", 5)
+    # AP50 of 40 easy pictures moves by a few points when one box turns over; the broken model loses 40.
+    common = ("--format", graph_format, "--int8", "--data", trained / "data", "--calib-images", 100, "--max-drop", 10)
     export(trained / "toy.pt", *common, "-o", tmp_path / "good.edgekit")
     assert verify_bundle(tmp_path / "good.edgekit").passed
 
