@@ -78,18 +78,18 @@ def golden_picture(golden: Path | None, model: str, spec: DetectorSpec, *, pictu
     if pictures_follow:
         return None
     shipped = _shipped_golden() if model == "default" else None
-    return drawn_scene(spec) if shipped is None else read_picture(shipped)
+    return drawn_scene(spec) if shipped is None else shipped
 
 
-def _shipped_golden() -> Path | None:
+def _shipped_golden() -> Picture | None:
     from edgekit.bundle import open_bundle
     from edgekit.models.default import default_bundle
 
     path = default_bundle()
-    if not path.is_dir():  # a zip is gone as soon as the object is, and a new checkout has none
+    if not path.exists():  # while the first one is being made
         return None
     bundle = open_bundle(path)
-    return bundle.file(bundle.manifest.golden.input)
+    return read_picture(bundle.file(bundle.manifest.golden.input))
 
 
 def _train_split(path: Path, option: str) -> DetectionDataset:

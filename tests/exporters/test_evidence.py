@@ -155,3 +155,14 @@ def test_a_golden_picture_that_is_none(tmp_path: Path, spec: DetectorSpec, conte
         path.write_bytes(content)
     with pytest.raises(DataError, match=r"golden\.png (does not exist|cannot be decoded)"):
         golden_picture(path, "x.pt", spec, pictures_follow=False)
+
+
+def test_the_shipped_model_takes_the_shipped_golden_picture(
+    tmp_path: Path, tiny: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped = tiny.write_bundle(tmp_path / "default.edgekit", zipped=True)
+    monkeypatch.setattr("edgekit.models.default.default_bundle", lambda: shipped)
+    assert np.array_equal(golden_picture(None, "default", tiny.SPEC, pictures_follow=False), tiny.picture())
+    shipped.unlink()
+    drawn = golden_picture(None, "default", tiny.SPEC, pictures_follow=False)
+    assert np.array_equal(drawn, drawn_scene(tiny.SPEC))
