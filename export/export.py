@@ -83,7 +83,14 @@ def main(
     """
     from edgekit.boards import load_board
     from edgekit.exporters.build import Evidence, available_threads, export_bundle, reference_pipeline
-    from edgekit.exporters.evidence import CALIBRATION_IMAGES, golden_picture, open_calibration, open_validation
+    from edgekit.exporters.evidence import (
+        CALIBRATION_IMAGES,
+        calibration_samples,
+        golden_picture,
+        open_calibration,
+        open_validation,
+    )
+    from edgekit.exporters.gate import PARITY_IMAGES
     from edgekit.exporters.pictures import mask_finder
     from edgekit.exporters.plan import plan_export
     from edgekit.exporters.sensitivity import KeepFloat
@@ -123,9 +130,10 @@ def main(
         calibration = open_calibration(calib, data, loaded.spec, count, mask_finder(reference))
     evidence = Evidence(
         calibration=calibration,
+        pictures=() if calib is None or calibration is not None else calibration_samples(calib, PARITY_IMAGES),
         dataset=None if data is None else open_validation(data, loaded.spec.classes, limit),
         max_drop=max_drop,
-        golden=golden_picture(golden, name, loaded.spec, pictures_follow=data is not None or calibration is not None),
+        golden=golden_picture(golden, name, loaded.spec, pictures_follow=data is not None or calib is not None),
     )
 
     # 3. convert, measure, write

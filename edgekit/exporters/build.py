@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit.backends import engine_problem, load_engine
-from edgekit.bundle import BundleWriter, Manifest, write_golden
+from edgekit.bundle import BundleWriter, Manifest
+from edgekit.bundle.golden import write_golden
 from edgekit.data.datasets import DetectionDataset
 from edgekit.errors import EngineError, ExportError, GateError, StorageError
 from edgekit.exporters import CONVERTERS
@@ -64,6 +65,9 @@ class Evidence:
 
     max_drop: float = 1.0
     """Largest allowed drop of AP50, in points."""
+
+    pictures: tuple[Picture, ...] = ()
+    """Pictures [h, w, 3] for parity where there is neither calibration nor a data set."""
 
     golden: Picture | None = None
     """The picture [h, w, 3] to record as the golden input; ``None`` takes one of the others, which then travels."""
@@ -223,6 +227,8 @@ class _Build:
             return list(dataset_pictures(evidence.dataset, PARITY_IMAGES))
         if evidence.calibration is not None:
             return list(calibration_pictures(evidence.calibration, spec, PARITY_IMAGES))
+        if evidence.pictures:
+            return list(evidence.pictures[:PARITY_IMAGES])
         return [drawn_scene(spec) if evidence.golden is None else evidence.golden]
 
     def choose_kept(self, wanted: KeepFloat) -> tuple[tuple[str, ...], tuple[LayerError, ...]]:

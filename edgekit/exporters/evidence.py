@@ -13,8 +13,8 @@ from edgekit.data.datasets import DetectionDataset, open_dataset
 from edgekit.data.letterbox import Letterboxed
 from edgekit.data.voc_xml import is_voc_year
 from edgekit.errors import DataError
-from edgekit.exporters.calibration import Calibration, calibration_inputs
-from edgekit.exporters.pictures import Picture, drawn_scene, read_picture
+from edgekit.exporters.calibration import IMAGE_SUFFIXES, Calibration, calibration_inputs
+from edgekit.exporters.pictures import Picture, dataset_pictures, drawn_scene, read_picture
 from edgekit.masks.pyramid import Mask
 from edgekit.spec import DetectorSpec
 
@@ -61,6 +61,23 @@ def open_calibration(
         return calibration_inputs(_train_split(calib, "--calib"), spec, count, mask_of=mask_of)
     assert data is not None
     return calibration_inputs(_train_split(data, "--data"), spec, count, mask_of=mask_of)
+
+
+def calibration_samples(calib: Path, count: int) -> tuple[Picture, ...]:
+    """At most ``count`` pictures of ``calib``, evenly spread, for exports that need no calibration.
+
+    Raises:
+        DataError: it is missing or holds no picture, or one cannot be read.
+    """
+    if not calib.is_dir():
+        raise DataError(f"the calibration folder {calib} does not exist or is not a folder")
+    if is_dataset(calib):
+        return tuple(dataset_pictures(_train_split(calib, "--calib"), count))
+    files = sorted(file for file in calib.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
+    if not files:
+        raise DataError(f"the calibration folder {calib} holds no picture ({', '.join(sorted(IMAGE_SUFFIXES))})")
+    picked = np.linspace(0, len(files) - 1, min(count, len(files))).round().astype(int)
+    return tuple(read_picture(files[index]) for index in picked)
 
 
 def is_dataset(path: Path) -> bool:

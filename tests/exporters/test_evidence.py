@@ -13,7 +13,13 @@ import pytest
 from edgekit.data.letterbox import Letterboxed
 from edgekit.errors import DataError, ExportError
 from edgekit.exporters.calibration import Calibration
-from edgekit.exporters.evidence import golden_picture, is_dataset, open_calibration, open_validation
+from edgekit.exporters.evidence import (
+    calibration_samples,
+    golden_picture,
+    is_dataset,
+    open_calibration,
+    open_validation,
+)
 from edgekit.exporters.pictures import calibration_pictures, dataset_pictures, drawn_scene, read_picture, spread_inputs
 from edgekit.masks.pyramid import Mask
 from edgekit.spec import DetectorSpec
@@ -166,3 +172,14 @@ def test_the_shipped_model_takes_the_shipped_golden_picture(
     shipped.unlink()
     drawn = golden_picture(None, "default", tiny.SPEC, pictures_follow=False)
     assert np.array_equal(drawn, drawn_scene(tiny.SPEC))
+
+
+def test_pictures_for_exports_without_calibration(tmp_path: Path) -> None:
+    data = write_data(tmp_path / "data", {"train": 11})
+    for source in (data, data / "images"):
+        assert len(calibration_samples(source, 3)) == 3
+    assert [int(picture[0, 0, 0]) for picture in calibration_samples(data, 3)] == [0, 5, 10]
+    with pytest.raises(DataError, match=r"holds no picture \(\.bmp"):
+        calibration_samples(data / "annotations", 3)
+    with pytest.raises(DataError, match="does not exist"):
+        calibration_samples(tmp_path / "nowhere", 3)
