@@ -134,7 +134,7 @@ def verify_on(path: str, engine: str) -> str:
         MissingDependencyError: the engine is not installed.
         EngineError: it fails, or finds something else than was recorded.
     """
-    from edgekit.bundle import verify_bundle
+    from edgekit.bundle.golden import verify_bundle
 
     report = verify_bundle(path, engine)
     if not report.passed:

@@ -10,7 +10,7 @@ import click
 from edgekit.cli import Program
 
 if TYPE_CHECKING:
-    from edgekit.bundle import VerifyReport
+    from edgekit.bundle.golden import VerifyReport
 
 
 @click.command(cls=Program)
@@ -24,7 +24,7 @@ def main(bundle: str, engine: str, threads: int, as_json: bool) -> None:
     BUNDLE is a folder, a zip file, or 'default'. All hashes are checked, then the recorded input runs through each
     engine, and objectness, mask, scores and boxes are compared with the recorded ones. Exit code 5: they differ.
     """
-    from edgekit.bundle import verify_bundle
+    from edgekit.bundle.golden import verify_bundle
     from edgekit.errors import GateError, UsageError
     from edgekit.pipeline import is_checkpoint, resolve_model
 

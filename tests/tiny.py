@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.bundle import BundleWriter, write_golden
+from edgekit.bundle import BundleWriter
+from edgekit.bundle.golden import write_golden
 from edgekit.exporters.onnx_tflite import to_tflite
 from edgekit.masks.sources import omg
 from edgekit.spec import AnchorLevel, DetectorSpec

@@ -2,12 +2,9 @@
 
 A bundle is a folder ``NAME.edgekit/`` or the same as one zip file: ``bundle.json``, the engine's graph files, and a
 golden input with its expected output. It is untrusted input: paths, sizes and hashes are checked before anything is
-loaded.
+loaded. ``edgekit.bundle.golden`` runs it, so it stands above the pipeline and is imported by its own name.
 """
 
-from edgekit.bundle.golden import VerifyReport as VerifyReport
-from edgekit.bundle.golden import verify_bundle as verify_bundle
-from edgekit.bundle.golden import write_golden as write_golden
 from edgekit.bundle.manifest import FORMAT as FORMAT
 from edgekit.bundle.manifest import VERSION as VERSION
 from edgekit.bundle.manifest import Manifest as Manifest

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgekit.bundle import BundleWriter, open_bundle, verify_bundle
-from edgekit.bundle.golden import TOLERANCES
+from edgekit.bundle import BundleWriter, open_bundle
+from edgekit.bundle.golden import TOLERANCES, verify_bundle
 from edgekit.bundle.golden_files import encode_picture, read_picture, read_recording
 from edgekit.bundle.manifest import PRECISIONS
 from edgekit.errors import BundleError, BundleIntegrityError, UsageError
@@ -167,7 +167,7 @@ def test_a_damaged_picture(bundle: Path, replace: Replace) -> None:
 ABSENT = """
 import sys
 sys.modules["onnxruntime"] = sys.modules["openvino"] = None  # as if they were not installed
-from edgekit.bundle import verify_bundle
+from edgekit.bundle.golden import verify_bundle
 from edgekit.errors import MissingDependencyError
 try:
     verify_bundle(sys.argv[1])

@@ -20,7 +20,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from edgekit.bundle import open_bundle, verify_bundle
+from edgekit.bundle import open_bundle
+from edgekit.bundle.golden import verify_bundle
 from edgekit.cli import load_program
 from edgekit.errors import CheckpointError, DataError, ExportError, GateError, StorageError, UsageError
 from edgekit.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint

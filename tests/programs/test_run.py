@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from edgekit.bundle import BundleWriter, write_golden
+from edgekit.bundle import BundleWriter
+from edgekit.bundle.golden import write_golden
 from edgekit.cameras import open_source
 from edgekit.cli import load_program
 from edgekit.masks.sources import off
