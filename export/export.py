@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgekit.cli import Program
+from edgekit.errors import UsageError
 
 if TYPE_CHECKING:
     from edgekit.exporters.build import ExportResult
@@ -157,16 +158,12 @@ def main(
 
 
 def _the_model(checkpoint: str | None, model: str | None) -> str:
-    from edgekit.errors import UsageError
-
     if (checkpoint is None) == (model is None):
         raise UsageError("name one checkpoint to export, for example: edgekit export runs/x/best.pt --target desktop")
     return checkpoint or model or ""
 
 
 def _the_precision(precision: str | None, half: bool, int8: bool) -> str | None:
-    from edgekit.errors import UsageError
-
     asked = {name for name, flag in ((precision, True), ("fp16", half), ("int8", int8)) if name and flag}
     if len(asked) > 1:
         raise UsageError(f"--precision, --half and --int8 contradict each other: {' and '.join(sorted(asked))}")
@@ -174,8 +171,6 @@ def _the_precision(precision: str | None, half: bool, int8: bool) -> str | None:
 
 
 def _checkpoint_path(name: str) -> Path:
-    from edgekit.errors import UsageError
-
     if name == "default":
         from edgekit.models.default import default_checkpoint
 
