@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
 import tomllib
 import zipfile
 from collections.abc import Iterator
@@ -58,13 +59,15 @@ def test_the_wheel_runs_on_any_python_3_machine(wheel: Path) -> None:
 @pytest.mark.slow
 def test_an_unpacked_wheel_finds_its_own_programs(wheel: Path, tmp_path: Path) -> None:
     zipfile.ZipFile(wheel).extractall(tmp_path)
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    # -S and the environment's packages by path: an editable install's finder, set up by its .pth file, would win.
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), sysconfig.get_path("purelib")])}
     for arguments in (["boards", "--json"], ["train", "--help"]):
-        command = [sys.executable, "-m", "edgekit.cli", *arguments]
+        command = [sys.executable, "-S", "-m", "edgekit.cli", *arguments]
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
     code = "from edgekit.programs import find_folder; print(find_folder('boards'))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    command = [sys.executable, "-S", "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(tmp_path / "edgekit" / "_programs" / "boards")
 
 
