@@ -1,8 +1,9 @@
-"""Re-run a bundle's golden input here and compare: ``edgekit verify BUNDLE [--engine E] [--json]``."""
+"""Does a bundle still give what it should? ``edgekit verify BUNDLE [--against CHECKPOINT --source VIDEO]``."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -11,21 +12,36 @@ from edgekit.cli import Program
 
 if TYPE_CHECKING:
     from edgekit.bundle.golden import VerifyReport
+    from edgekit.exporters.comparison import Comparison
 
 
 @click.command(cls=Program)
 @click.argument("bundle")
 @click.option("--engine", default="auto", show_default=True, help="One of the bundle's engines; auto is all installed.")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads.")
+@click.option(
+    "--against", metavar="CHECKPOINT", help="Compare with this model on --source instead of the golden input."
+)
+@click.option("--source", "sources", multiple=True, metavar="URI", help="Video, folder, glob or demo; may be repeated.")
+@click.option(
+    "--frames", type=click.IntRange(1), default=100, show_default=True, help="At most so many of each source."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-def main(bundle: str, engine: str, threads: int, as_json: bool) -> None:
+def main(
+    bundle: str, engine: str, threads: int, against: str | None, sources: tuple[str, ...], frames: int, as_json: bool
+) -> None:
     """Check that BUNDLE computes on this machine what it computed where it was made.
 
+    \b
+    edgekit verify detector.edgekit
+    edgekit verify detector.edgekit --against runs/x/best.pt --source yard.mp4 --frames 500
+
     BUNDLE is a folder, a zip file, or 'default'. All hashes are checked, then the recorded input runs through each
-    engine, and objectness, mask, scores and boxes are compared with the recorded ones. Exit code 5: they differ.
+    engine, and objectness, mask, scores and boxes are compared with the recorded ones. With --against, each engine runs
+    beside that model (a checkpoint, or another bundle) on every frame of --source, and must agree with it within the
+    tolerances of the export gate. Exit code 5: they differ.
     """
-    from edgekit.bundle.golden import verify_bundle
-    from edgekit.errors import GateError, UsageError
+    from edgekit.errors import UsageError
     from edgekit.pipeline import is_checkpoint, resolve_model
 
     path = resolve_model(bundle)
@@ -34,6 +50,21 @@ def main(bundle: str, engine: str, threads: int, as_json: bool) -> None:
             f"{path} is a checkpoint, and only bundles carry a golden output.\n"
             f"Make a bundle with: edgekit export {path} -o NAME.edgekit"
         )
+    if (against is None) != (not sources):
+        raise UsageError(
+            "--against says what to compare with and --source on which frames: give both, or neither.\n"
+            "Try: edgekit verify BUNDLE --against CHECKPOINT --source VIDEO"
+        )
+    if against is None:
+        _verify_golden(path, engine, threads, as_json)
+    else:
+        _verify_against(path, against, sources, engine=engine, threads=threads, frames=frames, as_json=as_json)
+
+
+def _verify_golden(path: Path, engine: str, threads: int, as_json: bool) -> None:
+    from edgekit.bundle.golden import verify_bundle
+    from edgekit.errors import GateError
+
     report = verify_bundle(path, None if engine == "auto" else engine, threads=threads)
     if as_json:
         click.echo(json.dumps(report.to_json(), indent=2))
@@ -44,6 +75,44 @@ def main(bundle: str, engine: str, threads: int, as_json: bool) -> None:
         raise GateError(
             f"{report.name} does not give its recorded output on {bad}.\n"
             "Do not trust its detections here. Try another engine with --engine, or export it again on this machine."
+        )
+
+
+def _verify_against(
+    path: Path, against: str, sources: tuple[str, ...], *, engine: str, threads: int, frames: int, as_json: bool
+) -> None:
+    from edgekit.bundle import open_bundle
+    from edgekit.errors import GateError
+    from edgekit.exporters.comparison import compare
+    from edgekit.pipeline import open_pipeline
+
+    bundle = open_bundle(path)
+    reference = open_pipeline(against, engine="torch" if against == "default" else "auto", threads=threads)
+    comparisons = list(compare(bundle, reference, sources, engine=engine, threads=threads, frames=frames))
+    failures = [f"{one.engine} on {one.source}: {failure}" for one in comparisons for failure in one.failures]
+    if as_json:
+        rows = [one.to_json() for one in comparisons]
+        click.echo(
+            json.dumps({"bundle": str(path), "against": against, "passed": not failures, "rows": rows}, indent=2)
+        )
+    else:
+        _print_comparisons(comparisons)
+    if failures:
+        raise GateError(
+            "\n  ".join([f"{path} and {against} do not agree:", *failures])
+            + "\nIf the bundle was made from that model, export it again, and its gate names the layers."
+        )
+
+
+def _print_comparisons(comparisons: list[Comparison]) -> None:
+    head = f"{'engine':<34}{'frames':>8}{'detections':>12}{'disagreeing':>13}{'box px':>9}{'score':>9}{'mask':>9}"
+    click.echo(f"{head}  source")
+    for one in comparisons:
+        parity = one.parity
+        click.echo(
+            f"{one.engine:<34}{parity.images:>8}{parity.detections:>12}{parity.disagreeing:>13}"
+            f"{parity.box_error_px:>9.3f}{parity.score_error:>9.4f}{100 * parity.mask_share_differing:>7.2f} %"
+            f"  {one.source}"
         )
 
 

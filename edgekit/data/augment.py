@@ -1,5 +1,9 @@
 """Training augmentation in the manner of SSD (arXiv 1512.02325, section 2.2 and 3.6): photometric, expand, crop, flip.
 
+One thing is added. Photographs are taken *of* something: objects cover half of a VOC picture, and 3 to 4 % of a fixed
+camera's. An objectness network that has only seen photographs calls every doubtful cell an object. So some pictures are
+shrunk onto an object-free part of another one, a sparse scene with real clutter around.
+
 Every function takes the sample's own random generator, so a sample depends on (seed, epoch, index) alone: training
 can be killed and resumed, or split over processes, and sees the same pictures.
 
@@ -8,6 +12,7 @@ An image is [h, w, 3] RGB uint8, boxes [N, 4] are xyxy pixels of that image.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -17,6 +22,9 @@ from numpy.typing import NDArray
 from edgekit.data.letterbox import PADDING_VALUE
 
 Image = NDArray[np.uint8]
+
+SPARSE_SHARE = 0.3
+"""Share of the pictures that become sparse scenes, where a backdrop is found."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,11 +41,28 @@ class Annotated:
         return Annotated(image=image, boxes_xyxy=boxes[kept], class_ids=self.class_ids[kept], ignore=self.ignore[kept])
 
 
-def augment(sample: Annotated, rng: np.random.Generator, *, strength: float = 1.0) -> Annotated:
-    """All augmentations in SSD's order; ``strength`` (0..1) scales how often the geometric ones happen."""
+Backdrop = Callable[[np.random.Generator], Image | None]
+"""Gives an object-free picture, or ``None`` when it finds none."""
+
+
+def augment(
+    sample: Annotated, rng: np.random.Generator, *, strength: float = 1.0, backdrop: Backdrop | None = None
+) -> Annotated:
+    """All augmentations in SSD's order.
+
+    Args:
+        sample: the picture.
+        rng: its own generator.
+        strength: 0..1, scales how often the geometric ones happen.
+        backdrop: where sparse scenes take their background from; without it there are none.
+    """
     image = photometric(sample.image, rng)
     sample = sample.keep(image, sample.boxes_xyxy, np.ones(len(sample.boxes_xyxy), np.bool_))
-    if rng.random() < 0.4 * strength:
+    if backdrop is not None and rng.random() < SPARSE_SHARE * strength:
+        scene = backdrop(rng)
+        if scene is not None:
+            sample = expand(sample, rng, onto=scene)
+    elif rng.random() < 0.4 * strength:
         sample = expand(sample, rng)
     if rng.random() < 0.7 * strength:
         sample = crop(sample, rng)
@@ -64,16 +89,44 @@ def photometric(image: Image, rng: np.random.Generator) -> Image:
     return changed
 
 
-def expand(sample: Annotated, rng: np.random.Generator) -> Annotated:
-    """Zoom out by up to 2.5x on a grey canvas: small objects from large ones."""
+def expand(sample: Annotated, rng: np.random.Generator, *, onto: Image | None = None) -> Annotated:
+    """Zoom out by up to 2.5x on a grey canvas, or by up to 4x ``onto`` another picture: small objects from large."""
     height, width = sample.image.shape[:2]
-    factor = rng.uniform(1.0, 2.5)
+    factor = rng.uniform(1.0, 2.5) if onto is None else rng.uniform(1.5, 4.0)
     big_height, big_width = int(height * factor), int(width * factor)
     top, left = int(rng.integers(0, big_height - height + 1)), int(rng.integers(0, big_width - width + 1))
-    canvas = np.full((big_height, big_width, 3), PADDING_VALUE, np.uint8)
+    if onto is None:
+        canvas = np.full((big_height, big_width, 3), PADDING_VALUE, np.uint8)
+    else:
+        canvas = np.asarray(cv2.resize(onto, (big_width, big_height), interpolation=cv2.INTER_LINEAR), np.uint8)
     canvas[top : top + height, left : left + width] = sample.image
     boxes = sample.boxes_xyxy + np.array([left, top, left, top], np.float32)
     return sample.keep(canvas, boxes, np.ones(len(boxes), np.bool_))
+
+
+def object_free_window(image: Image, boxes_xyxy: NDArray[np.float32], rng: np.random.Generator) -> Image | None:
+    """A window of 30..80 % of each side that touches no box; ``None`` if ten tries find none.
+
+    Args:
+        image: [h, w, 3].
+        boxes_xyxy: [N, 4] all boxes of the picture, ignored ones too.
+        rng: the sample's own generator.
+    """
+    height, width = image.shape[:2]
+    for _ in range(10):
+        window_w, window_h = int(width * rng.uniform(0.3, 0.8)), int(height * rng.uniform(0.3, 0.8))
+        if window_w < 32 or window_h < 32:
+            continue
+        left, top = int(rng.integers(0, width - window_w + 1)), int(rng.integers(0, height - window_h + 1))
+        apart = (
+            (boxes_xyxy[:, 2] <= left)
+            | (boxes_xyxy[:, 0] >= left + window_w)
+            | (boxes_xyxy[:, 3] <= top)
+            | (boxes_xyxy[:, 1] >= top + window_h)
+        )
+        if apart.all():
+            return image[top : top + window_h, left : left + window_w]
+    return None
 
 
 def crop(sample: Annotated, rng: np.random.Generator) -> Annotated:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.data.augment import Annotated, augment
+from edgekit.data.augment import Annotated, Image, augment, object_free_window
 from edgekit.data.datasets import DetectionDataset
 from edgekit.data.letterbox import letterbox
 from edgekit.masks.targets import objectness_targets
@@ -73,6 +73,7 @@ class TrainingSet:
             ),
             rng,
             strength=self.augmentation,
+            backdrop=self._backdrop if sample.frame_index is None else None,
         )
         boxed = letterbox(annotated.image, height=key.size, width=key.size)
         boxes = boxed.to_input(annotated.boxes_xyxy)
@@ -87,6 +88,11 @@ class TrainingSet:
             weights=weights,
             chance=float(rng.random()),
         )
+
+    def _backdrop(self, rng: np.random.Generator) -> Image | None:
+        """An object-free part of another picture. Not for videos, where a frame out of order costs all before it."""
+        other = self.dataset.samples[int(rng.integers(len(self.dataset)))]
+        return object_free_window(other.read(), other.boxes_xyxy, rng)
 
 
 def epoch_batches(

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from edgekit.data.datasets import DetectionDataset
 from edgekit.errors import GateError
 from edgekit.exporters.parity import Parity, measure_parity
+from edgekit.exporters.parity_limits import PARITY_LIMITS, ParityLimits, parity_failures
 from edgekit.exporters.sensitivity import LayerError
 from edgekit.metrics.detection import evaluate_detections
 from edgekit.pipeline import Pipeline
@@ -31,59 +32,8 @@ EVALUATION_SCORE = 0.01
 LISTED_LAYERS = 8
 """The worst layers that a refusal names."""
 
-NEGLIGIBLE = 1e-3
-"""A difference of raw values under this moves no score by more than 0.0003 and no box by more than 0.03 px. Tensors
-that are all but zero have no direction, so their cosine says nothing."""
-
 OUTSTANDING_DB = 30.0
 """A layer under this does more harm than rounding does in a healthy network, whose layers lie between 35 and 60."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ParityLimits:
-    """How far from PyTorch a conversion of one precision may be."""
-
-    logit_cosine: float
-    """Smallest cosine of the raw class logits of a picture."""
-
-    offset_cosine: float
-    """Smallest cosine of the raw box offsets of a picture."""
-
-    box_px: float
-    """Partners may differ by this much in a box side, in input pixels."""
-
-    score: float
-    """Partners may differ by this much in score."""
-
-    disagreeing_share: float
-    """Share of the detections that may be further apart or lack a partner; rounded up, so that one always may:
-    suppression picks one of two nearly equal boxes, and the smallest difference can turn that choice over."""
-
-    mask_share: float
-    """Share of the mask cells that may differ."""
-
-    def to_json(self) -> dict[str, Any]:
-        """A dictionary that ``json`` can write."""
-        return asdict(self)
-
-
-PARITY_LIMITS = {
-    # Engines add in another order than PyTorch: 1e-5 in a logit, 1e-3 px in a box (measured). A hundred times that is
-    # far from any fault of a converter, and cells may differ only where an objectness is exactly at the threshold.
-    "fp32": ParityLimits(
-        logit_cosine=0.99999, offset_cosine=0.9999, box_px=0.5, score=0.01, disagreeing_share=0.01, mask_share=0.001
-    ),
-    # 11 bits of mantissa: errors of 1e-2 in a logit (toolchain trials: 1.6e-2 over a whole detector).
-    "fp16": ParityLimits(
-        logit_cosine=0.9999, offset_cosine=0.999, box_px=2.0, score=0.03, disagreeing_share=0.02, mask_share=0.005
-    ),
-    # 8 bits: a good conversion has cosines over .999 and .99, and moves a few scores by a tenth; a collapsed layer
-    # falls below .9. Limits lie between; what int8 costs on average is the business of the accuracy half.
-    "int8": ParityLimits(
-        logit_cosine=0.98, offset_cosine=0.95, box_px=16.0, score=0.25, disagreeing_share=0.25, mask_share=0.05
-    ),
-}
-"""Precision -> limits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +79,7 @@ class GateReport:
     @property
     def failures(self) -> tuple[str, ...]:
         """One sentence for each broken limit; none if the model passed."""
-        return (*_parity_failures(self.parity, self.limits), *_accuracy_failures(self.accuracy))
+        return (*parity_failures(self.parity, self.limits), *_accuracy_failures(self.accuracy))
 
     @property
     def passed(self) -> bool:
@@ -207,29 +157,6 @@ def measure_ap50(
         if progress is not None:
             progress(what, done + 1, len(dataset))
     return evaluate_detections(dataset, detections).ap50
-
-
-def _parity_failures(parity: Parity, limits: ParityLimits) -> Iterable[str]:
-    over = f"over {parity.images} pictures"
-    for name, least in (("class_logits", limits.logit_cosine), ("box_offsets", limits.offset_cosine)):
-        tensor = parity.tensors[name]
-        if tensor.cosine < least and tensor.max_abs > NEGLIGIBLE:
-            yield (
-                f"{name} at active anchors: cosine with PyTorch expected at least {least}, got {tensor.cosine:.5f}"
-                f" {over} (largest difference {tensor.max_abs:.3g})"
-            )
-    if parity.mask_share_differing > limits.mask_share:
-        yield (
-            f"mask: expected at most {100 * limits.mask_share:g} % of the cells to differ,"
-            f" got {100 * parity.mask_share_differing:.2f} % {over}"
-        )
-    allowed = int(np.ceil(limits.disagreeing_share * parity.detections))
-    if parity.disagreeing > max(1, allowed):
-        yield (
-            f"detections: expected at most {max(1, allowed)} of {parity.detections} to be more than"
-            f" {limits.box_px:g} px or {limits.score:g} in score away from PyTorch's, got {parity.disagreeing} {over}"
-            f" (worst box {parity.box_error_px:.1f} px, worst score {parity.score_error:.3f})"
-        )
 
 
 def _accuracy_failures(accuracy: Accuracy | None) -> Iterable[str]:

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgekit.data.augment import Annotated, augment, crop, expand, flip, photometric
+from edgekit.data.augment import Annotated, augment, crop, expand, flip, object_free_window, photometric
 
 RED = (255, 0, 0)
+BACKDROP = np.full((40, 70, 3), (0, 200, 0), np.uint8)
 
 
 def marked(*, width: int = 120, height: int = 90) -> Annotated:
@@ -30,7 +31,11 @@ def red_box(image: np.ndarray) -> list[int]:
 
 
 @pytest.mark.parametrize("seed", range(20))
-@pytest.mark.parametrize("change", [expand, crop, lambda sample, _: flip(sample)], ids=["expand", "crop", "flip"])
+@pytest.mark.parametrize(
+    "change",
+    [expand, lambda sample, rng: expand(sample, rng, onto=BACKDROP), crop, lambda sample, _: flip(sample)],
+    ids=["expand", "expand onto", "crop", "flip"],
+)
 def test_the_box_stays_on_the_object(change, seed: int) -> None:  # type: ignore[no-untyped-def]
     changed = change(marked(), np.random.default_rng(seed))
     np.testing.assert_allclose(changed.boxes_xyxy[0], red_box(changed.image), atol=1e-3)
@@ -47,7 +52,7 @@ def test_any_picture_survives(seed: int, width: int, height: int, boxes: int) ->
         class_ids=np.arange(boxes),
         ignore=rng.random(boxes) < 0.3,
     )
-    changed = augment(sample, rng)
+    changed = augment(sample, rng, backdrop=lambda _: BACKDROP if seed % 2 else None)
     assert changed.image.dtype == np.uint8
     assert changed.image.ndim == 3
     assert len(changed.boxes_xyxy) == len(changed.class_ids) == len(changed.ignore)
@@ -82,3 +87,25 @@ def test_photometric_changes_no_shape() -> None:
     changed = photometric(image, np.random.default_rng(1))
     assert changed.shape == image.shape
     assert changed.dtype == np.uint8
+
+
+def test_a_sparse_scene_is_the_picture_on_the_backdrop() -> None:
+    changed = expand(marked(), np.random.default_rng(3), onto=BACKDROP)
+    height, width = changed.image.shape[:2]
+    on_backdrop = (changed.image == BACKDROP[0, 0]).all(axis=2).mean()
+    assert on_backdrop == pytest.approx(1 - 120 * 90 / (height * width))
+    assert 1.5 <= width / 120 <= 4
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_window_touches_no_box(seed: int) -> None:
+    sample = marked()
+    window = object_free_window(sample.image, sample.boxes_xyxy, np.random.default_rng(seed))
+    assert window is None or not (window == RED).all(axis=2).any()
+
+
+def test_some_pictures_have_a_window_and_full_ones_have_none() -> None:
+    sample, everything = marked(), np.array([[0, 0, 120, 90]], np.float32)
+    found = [object_free_window(sample.image, sample.boxes_xyxy[:0], np.random.default_rng(k)) for k in range(5)]
+    assert all(window is not None and min(window.shape[:2]) >= 32 for window in found)
+    assert object_free_window(sample.image, everything, np.random.default_rng(0)) is None

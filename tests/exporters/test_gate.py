@@ -16,7 +16,6 @@ from edgekit.backends import load_engine
 from edgekit.data.datasets import DetectionDataset, Sample
 from edgekit.errors import GateError
 from edgekit.exporters.gate import (
-    PARITY_LIMITS,
     Accuracy,
     GateReport,
     gate_error,
@@ -25,6 +24,7 @@ from edgekit.exporters.gate import (
     suggest_count,
 )
 from edgekit.exporters.parity import Parity, TensorParity
+from edgekit.exporters.parity_limits import PARITY_LIMITS
 from edgekit.exporters.sensitivity import LayerError
 from edgekit.masks.sources import off, omg
 from edgekit.pipeline import Pipeline

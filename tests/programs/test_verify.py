@@ -5,12 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
+import cv2
 import pytest
 from click.testing import CliRunner
 
+from edgekit.cameras import Frame, Source
 from edgekit.cli import load_program
 from edgekit.errors import BundleIntegrityError, GateError, UsageError
 
@@ -77,3 +81,67 @@ def test_a_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "best.pt").touch()
     with pytest.raises(UsageError, match=r"is a checkpoint, and only bundles carry a golden output\."):
         output(tmp_path / "best.pt")
+
+
+@pytest.fixture
+def pictures(tmp_path: Path, tiny: ModuleType) -> Path:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for index in range(3):
+        cv2.imwrite(str(folder / f"{index}.png"), tiny.picture(64 + 16 * index, 96)[..., ::-1])
+    return folder
+
+
+def test_against_another_model(good: Path, pictures: Path) -> None:
+    document = json.loads(output(good, "--against", good, "--source", pictures, "--frames", 2, "--json"))
+    assert document["passed"] is True
+    assert [row["engine"].split()[0] for row in document["rows"]] == ["onnxruntime", "openvino"]
+    assert {row["parity"]["images"] for row in document["rows"]} == {2}
+    assert all(row["parity"]["detections"] > 0 for row in document["rows"])
+
+
+def test_against_prints_a_row_an_engine_and_source(good: Path, pictures: Path) -> None:
+    lines = output(good, "--against", good, "--source", pictures, "--source", pictures / "0.png").splitlines()
+    assert lines[0].split()[:2] == ["engine", "frames"]
+    assert [(line.split()[0], line.split()[-1]) for line in lines[1:]] == [
+        (engine, str(source)) for engine in ("onnxruntime", "openvino") for source in (pictures, pictures / "0.png")
+    ]
+
+
+def test_against_a_model_that_sees_something_else(
+    good: Path, pictures: Path, tiny: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights, bias = tiny.HEADS["class_logits"]
+    monkeypatch.setitem(tiny.HEADS, "class_logits", (weights[::-1].copy(), bias))  # red is blue and blue is red
+    other = tiny.write_bundle(tmp_path / "other.edgekit")
+    arguments = [str(good), "--engine", "onnxruntime", "--against", str(other), "--source", str(pictures)]
+    result = CliRunner().invoke(load_program("verify"), arguments)
+    assert result.exit_code == 5
+    assert "do not agree" in result.stderr
+    assert "expected at most" in result.stderr
+
+
+def test_against_a_model_of_other_classes(good: Path, pictures: Path, tiny: ModuleType, tmp_path: Path) -> None:
+    spec = replace(tiny.SPEC, classes=("cat", "dog"))
+    other = tiny.write_bundle(tmp_path / "other.edgekit", spec=spec.to_json())
+    with pytest.raises(UsageError, match=r"differ in classes: \('red', 'blue'\) and \('cat', 'dog'\)"):
+        output(good, "--against", other, "--source", pictures)
+
+
+@pytest.mark.parametrize("half", [("--source", "demo"), ("--against", "default")])
+def test_against_and_source_go_together(good: Path, half: tuple[str, str]) -> None:
+    with pytest.raises(UsageError, match="give both, or neither"):
+        output(good, *half)
+
+
+class Live(Source):
+    live = True
+
+    def frames(self) -> Iterator[Frame]:
+        return iter(())
+
+
+def test_against_on_a_live_source(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgekit.exporters.comparison.open_source", lambda _: Live())
+    with pytest.raises(UsageError, match="0 is live, so nobody could repeat the comparison"):
+        output(good, "--against", good, "--source", "0")
