@@ -44,6 +44,11 @@ from edgekit.cli import Program
 @click.option("--optimiser", type=click.Choice(["adamw", "sgd"]))
 @click.option("--schedule", type=click.Choice(["cosine", "plateau"]))
 @click.option(
+    "--parts",
+    type=click.Choice(["both", "omg", "detector"]),
+    help="Which networks learn, e.g. only the mask network (omg) for a new camera.",
+)
+@click.option(
     "--masks",
     type=click.Choice(["joint", "apart"]),
     help="Whether the detector trains under the objectness network's masks.",

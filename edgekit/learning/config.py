@@ -63,6 +63,9 @@ class TrainConfig:
     freeze_statistics: bool = True
     """Keep the trunk's batch norm statistics from the starting weights (usual when fine-tuning a detector)."""
 
+    parts: str = "both"
+    """``both`` networks learn, or only the ``omg`` or the ``detector``; the other one stays as it is."""
+
     masks: str = "joint"
     """``joint``: the detector learns under the objectness network's own masks; ``apart``: without masks."""
 
@@ -106,7 +109,12 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "evaluate_every"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
-        choices = {"optimiser": ("adamw", "sgd"), "schedule": ("cosine", "plateau"), "masks": ("joint", "apart")}
+        choices = {
+            "optimiser": ("adamw", "sgd"),
+            "schedule": ("cosine", "plateau"),
+            "parts": ("both", "omg", "detector"),
+            "masks": ("joint", "apart"),
+        }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise UsageError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")

@@ -17,7 +17,7 @@ PLATEAU_FACTOR = 0.1
 
 
 def freeze(model: MaskedDetector, config: TrainConfig) -> None:
-    """Stop gradients into the trunk's first blocks; call once the starting weights are in."""
+    """Stop gradients into the trunk's first blocks and into a network that does not learn; call once at the start."""
     for module in _frozen_modules(model, config):
         module.requires_grad_(False)
 
@@ -32,8 +32,11 @@ def training_mode(model: MaskedDetector, config: TrainConfig) -> None:
 
 
 def _frozen_modules(model: MaskedDetector, config: TrainConfig) -> list[nn.Module]:
+    if config.parts == "omg":
+        return [model.detector]
+    fixed: list[nn.Module] = [model.omg] if config.parts == "detector" else []
     backbone = model.detector.backbone
-    return [backbone.stem, *backbone.blocks[: config.frozen_blocks]] if config.frozen_blocks else []
+    return [*fixed, backbone.stem, *backbone.blocks[: config.frozen_blocks]] if config.frozen_blocks else fixed
 
 
 def build_optimiser(model: MaskedDetector, config: TrainConfig, *, pretrained: bool) -> torch.optim.Optimizer:

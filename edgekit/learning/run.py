@@ -64,10 +64,9 @@ class TrainingRun:
         self.training_set = TrainingSet(dataset=training, seed=config.seed, augmentation=config.augmentation)
         self.model = model.to(device)
         self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if pretrained:
-            freeze(self.model, config)
-        else:
+        if not pretrained:
             self.config = config = replace(config, frozen_blocks=0, freeze_statistics=False)
+        freeze(self.model, config)
         distributed.synchronise_batch_norms(self.model)
         self.average = WeightAverage(self.model, config.ema_decay)
         self.optimiser = build_optimiser(self.model, config, pretrained=pretrained)

@@ -43,6 +43,10 @@ def step_losses(
     """
     images = normalise(batch.images, spec).contiguous(memory_format=torch.channels_last)
     objectness = model.omg(images)
+    from_masks = objectness_loss(objectness, batch.labels, batch.weights)
+    nothing = torch.zeros_like(from_masks)
+    if config.parts == "omg":
+        return Losses(nothing, nothing, from_masks)
     mask = training_mask(model, objectness, batch, config=config, progress=progress)
     logits, offsets = model.detector(images, mask)
     classification, box = detection_loss(
@@ -53,7 +57,7 @@ def step_losses(
         active=active_anchors(spec, mask) if mask is not None else torch.ones_like(logits[..., 0], dtype=torch.bool),
         truth=batch.truth,
     )
-    return Losses(classification, box, objectness_loss(objectness, batch.labels, batch.weights))
+    return Losses(classification, box, from_masks if objectness.requires_grad else nothing)
 
 
 def training_mask(

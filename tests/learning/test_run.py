@@ -174,3 +174,18 @@ def test_weights_of_another_class_list_start_the_trunk(shapes: Path, tmp_path: P
 def test_starting_weights_that_are_not_there_are_refused(shapes: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"--weights x\.pt: x\.pt does not exist"):
         opened(shapes, tmp_path, weights="x.pt")
+
+
+@pytest.mark.parametrize("parts", ["both", "omg", "detector"])
+def test_only_the_chosen_networks_learn(shapes: Path, tmp_path: Path, parts: str) -> None:
+    config = TrainConfig(epochs=1, batch_size=4, sizes=((0.0, 64),), workers=0, parts=parts, warmup_steps=1)
+    training = open_run(
+        config, data=shapes, output=tmp_path, weights="none", resume=False, device="cpu", threads=None, limit=4
+    )
+    before = {name: value.clone() for name, value in training.model.state_dict().items()}
+    training.start_epoch()
+    for batch in training.batches():
+        training.step(training.forward(batch))
+    after = training.model.state_dict()
+    changed = {name.split(".")[0] for name, value in before.items() if not torch.equal(after[name], value)}
+    assert changed == ({"omg", "detector"} if parts == "both" else {parts})
