@@ -29,7 +29,7 @@ VERBS = {
     "train": ("training", "Train a detector and its objectness mask on a data set."),
     "val": ("training", "Measure accuracy, mask recall and executed MACs of a checkpoint or bundle."),
     "export": ("export", "Convert a checkpoint into a bundle for one board, behind an accuracy gate."),
-    "verify": ("export", "Re-run a bundle's golden input here and compare."),
+    "verify": ("export", "Does a bundle still give its golden output, or its checkpoint's on any footage?"),
     "run": ("runtime", "Detect objects in a camera, video, folder or the demo."),
     "profile": ("runtime", "MACs per layer and latency percentiles per stage, for every engine present."),
     "doctor": ("runtime", "Say what works on this machine and how to mend what does not."),

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from edgekit.exporters.parity_limits import PARITY_LIMITS
+
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "scripts" / "readme_tables.py"
 README = (ROOT / "README.md").read_text()
@@ -40,3 +42,13 @@ def test_the_two_commands_of_a_fresh_machine_are_at_the_top() -> None:
     first, second = (line for line in block[1].splitlines() if line and not line.startswith("#"))
     assert first.startswith("python3 -m venv .venv && .venv/bin/pip install ")
     assert second == '.venv/bin/pip install -e ".[test]" && .venv/bin/python -m pytest'
+
+
+def test_the_stated_tolerances_are_the_gates() -> None:
+    rows = dict(
+        re.findall(r"^\| (fp32|fp16|int8) \| ([\d.]+ \| [\d.]+ \| [\d.]+ % \| [\d.]+ %) \|$", README, re.MULTILINE)
+    )
+    assert rows == {
+        precision: f"{one.box_px:g} | {one.score:g} | {100 * one.disagreeing_share:g} % | {100 * one.mask_share:g} %"
+        for precision, one in PARITY_LIMITS.items()
+    }
