@@ -27,8 +27,8 @@ class TrainConfig:
     batch_size: int = 32
     """Pictures in a step, over all processes together: the same with 1 process as with 8."""
 
-    sizes: tuple[tuple[float, int], ...] = ((0.0, 192), (0.65, 256), (0.9, 320))
-    """(share of the epochs, input size): train small first, where an epoch costs a third, and finish at full size."""
+    sizes: tuple[tuple[float, int], ...] = ((0.0, 320),)
+    """(share of the epochs from which it holds, input size)."""
 
     optimiser: str = "adamw"
     """``adamw`` or ``sgd`` (momentum .9)."""
@@ -36,8 +36,10 @@ class TrainConfig:
     learning_rate: float = 1e-3
     """Peak, for the new layers."""
 
-    backbone_rate: float = 0.5
-    """Learning rate of layers with starting weights, relative to the others."""
+    backbone_rate: float = 0.1
+    """Learning rate of layers with starting weights, relative to the others. AdamW moves every weight by about the rate
+    a step, whatever its gradient, and so forgets: with .5 a linear classifier on the trunk's features of VOC objects
+    fell from 88 % (ImageNet) to 62 %, and the detector learnt in 22 epochs what it learns in 3 with .1."""
 
     weight_decay: float = 0.05
     """On convolution weights; never on biases and batch norms."""
@@ -57,7 +59,7 @@ class TrainConfig:
     ema_decay: float = 0.999
     """Exponential average of the weights; the average is what is evaluated and saved."""
 
-    frozen_blocks: int = 3
+    frozen_blocks: int = 6
     """Stem and this many first blocks of a trunk with starting weights stay as they are."""
 
     freeze_statistics: bool = True
