@@ -1,7 +1,9 @@
 """OpenVINO IR (or ONNX) on the CPU through OpenVINO.
 
-Options: ``precision``; with ``fp32`` the arithmetic is held to float32, where OpenVINO would otherwise choose half
-precision on CPUs that have it. Any of :data:`PROPERTIES` is passed to ``compile_model``; others are refused.
+Arithmetic is held to float32 whatever the weights are stored in: left alone, OpenVINO computes in bfloat16 on CPUs that
+have it, with 8 bits where a float16 bundle promises 11, and the same bundle would give other boxes on another machine.
+A bundle may ask for less with ``INFERENCE_PRECISION_HINT``. Any of :data:`PROPERTIES` is passed to ``compile_model``;
+others are refused.
 """
 
 from __future__ import annotations
@@ -54,9 +56,11 @@ def load(graph: Path, *, threads: int, options: Mapping[str, Any]) -> Engine:
         MissingDependencyError: openvino is not installed.
         EngineError: it refuses the file, or an option is not allowed.
     """
-    properties: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
-    if options.get("precision") == "fp32":
-        properties["INFERENCE_PRECISION_HINT"] = "f32"
+    properties: dict[str, Any] = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
     for key, value in options.items():
         if key in PROPERTIES and isinstance(value, str | int | bool):
             properties[key] = value

@@ -47,3 +47,15 @@ def test_nan_weights_are_named(tiny: ModuleType, tmp_path: Path) -> None:
     engine = load_engine("openvino", tiny.onnx_omg(tmp_path / "omg.onnx", nan=True), threads=1)
     with pytest.raises(EngineError, match=r"output 'objectness' of omg\.onnx holds NaN or infinity"):
         engine.run({"image": IMAGE})
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"), [({"precision": "int8"}, "f32"), ({"INFERENCE_PRECISION_HINT": "bf16"}, "bf16")]
+)
+def test_arithmetic_is_float32_unless_the_bundle_says_otherwise(
+    tiny: ModuleType, tmp_path: Path, options: dict[str, str], expected: str
+) -> None:
+    engine = load_engine("openvino", tiny.onnx_omg(tmp_path / "omg.onnx"), threads=1, options=options)
+    compiled = engine._request.get_compiled_model()  # type: ignore[attr-defined]
+    hint = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+    assert hint in (expected, "f32")  # CPUs without bfloat16 stay at float32
