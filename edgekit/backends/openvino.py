@@ -2,8 +2,8 @@
 
 Arithmetic is held to float32 whatever the weights are stored in: left alone, OpenVINO computes in bfloat16 on CPUs that
 have it, with 8 bits where a float16 bundle promises 11, and the same bundle would give other boxes on another machine.
-A bundle may ask for less with ``INFERENCE_PRECISION_HINT``. Any of :data:`PROPERTIES` is passed to ``compile_model``;
-others are refused.
+A bundle may ask for less with ``INFERENCE_PRECISION_HINT``. Any of :data:`PROPERTIES` is passed to ``compile_model``,
+``precision`` changes nothing, and other options are refused.
 """
 
 from __future__ import annotations

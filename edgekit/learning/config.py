@@ -39,7 +39,7 @@ class TrainConfig:
     backbone_rate: float = 0.1
     """Learning rate of layers with starting weights, relative to the others. AdamW moves every weight by about the rate
     a step, whatever its gradient, and so forgets: with .5 a linear classifier on the trunk's features of VOC objects
-    fell from 88 % (ImageNet) to 62 %, and the detector learnt in 22 epochs what it learns in 3 with .1."""
+    fell from 88 % (ImageNet) to 62 %, and AP50 without masks was .42 after 22 epochs; with .1 it was .55 after 15."""
 
     weight_decay: float = 0.05
     """On convolution weights; never on biases and batch norms."""
