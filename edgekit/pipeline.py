@@ -9,7 +9,6 @@ H, W input height and width; G mask grid; A anchors; C classes.
 from __future__ import annotations
 
 import functools
-import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.backends import Engine, engine_problem, load_engine
+from edgekit.backends import Engine, load_engine, usable_engines
 from edgekit.boxes import nms
 from edgekit.bundle import Bundle, open_bundle
 from edgekit.data.letterbox import Letterboxed, letterbox
@@ -28,8 +27,6 @@ from edgekit.masks.sources import MaskInput, MaskSource, parse_mask_source
 from edgekit.masks.statistics import active_share
 from edgekit.models.anchors import anchor_boxes, anchor_mask, decode
 from edgekit.spec import DetectorSpec
-
-log = logging.getLogger("edgekit")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,14 +245,7 @@ def _choose_engine(bundle: Bundle, engine: str) -> str:
                 f"not run; its engines are: {', '.join(names)}"
             )
         return engine
-    problems = {name: engine_problem(name) for name in names}
-    for name, problem in problems.items():
-        if problem is None:
-            return name
-        log.debug("engine %s is not used: %s", name, problem)
-    first = problems[names[0]]
-    assert first is not None
-    raise first
+    return next(usable_engines(names))
 
 
 def _mask_source(mask: str | MaskSource, spec: DetectorSpec) -> MaskSource:

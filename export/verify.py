@@ -87,6 +87,7 @@ def _verify_against(
     from edgekit.pipeline import open_pipeline
 
     bundle = open_bundle(path)
+    # `default` is a bundle wherever an engine runs it; here its checkpoint is meant.
     reference = open_pipeline(against, engine="torch" if against == "default" else "auto", threads=threads)
     comparisons = list(compare(bundle, reference, sources, engine=engine, threads=threads, frames=frames))
     failures = [f"{one.engine} on {one.source}: {failure}" for one in comparisons for failure in one.failures]

@@ -104,17 +104,17 @@ def gate(data: Path, _: Path) -> dict[str, Any]:
 
 def engines(data: Path, _: Path) -> dict[str, Any]:
     """Every engine beside PyTorch, on photographs and on fixed cameras."""
-    sources = [data / "voc07" / "images", *sorted((data / "videos").glob("*.*"))]
+    footage = [data / "voc07" / "images", *sorted((data / "videos").glob("*.*"))]
+    sources = [item for path in footage for item in ("--source", path)]
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for form in FORMATS:
             out = Path(folder) / f"{form}.edgekit"
             edgekit("export", "default", "--format", form, "--precision", "fp32", "-o", out)
-            given = [item for source in sources for item in ("--source", source)]
-            for row in edgekit("verify", out, "--against", "default", *given, "--frames", 100)["rows"]:
+            for row in edgekit("verify", out, "--against", "default", *sources, "--frames", 100)["rows"]:
                 parity = row["parity"]
                 rows.append(
-                    [row["engine"], Path(row["source"]).parent.name + "/" + Path(row["source"]).name, parity["images"],
+                    [row["engine"], "/".join(Path(row["source"]).parts[-2:]), parity["images"],
                      parity["detections"], parity["disagreeing"], round(parity["box_error_px"], 4),
                      round(parity["score_error"], 5), parity["mask_cells_differing"]]
                 )  # fmt: skip

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 from edgekit.errors import EngineError, MissingDependencyError, UsageError
 
 Tensors = dict[str, NDArray[np.float32]]
+
+log = logging.getLogger("edgekit")
 
 
 class Engine(Protocol):
@@ -77,6 +80,25 @@ def engine_problem(name: str) -> MissingDependencyError | EngineError | None:
     except (MissingDependencyError, EngineError) as problem:
         return problem
     return None
+
+
+def usable_engines(names: Sequence[str]) -> Iterator[str]:
+    """Those of ``names`` that can be used here, in order; each is imported only when it is asked for.
+
+    Raises:
+        MissingDependencyError, EngineError: none can; the error is the first one's.
+        UsageError: no such engine.
+    """
+    problems = []
+    for name in names:
+        problem = engine_problem(name)
+        if problem is None:
+            yield name
+        else:
+            log.debug("engine %s is not used: %s", name, problem)
+            problems.append(problem)
+    if len(problems) == len(names):
+        raise problems[0]
 
 
 def _module(name: str) -> str:

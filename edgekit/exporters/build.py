@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekit.backends import engine_problem, load_engine
+from edgekit.backends import load_engine, usable_engines
 from edgekit.bundle import BundleWriter, Manifest
 from edgekit.bundle.golden import write_golden
 from edgekit.data.datasets import DetectionDataset
@@ -152,7 +152,7 @@ def export_bundle(
 
     threads = threads or available_threads()
     writer = BundleWriter(destination, overwrite=overwrite, zipped=zipped)
-    engine = _gate_engine(plan)
+    engine = next(usable_engines(plan.engines))  # the best of the board's that is installed here
     reference = reference_pipeline(checkpoint, threads=threads)
     needed_bytes = 4 * sum(parameter.numel() for parameter in checkpoint.model.parameters())
     with (
@@ -335,17 +335,6 @@ def available_threads() -> int:
     limit = os.environ.get("OMP_NUM_THREADS", "")
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(usable, int(limit))) if limit.isdecimal() else usable
-
-
-def _gate_engine(plan: ExportPlan) -> str:
-    """The engine to measure with: the best of the plan's that is installed here."""
-    problems = {name: engine_problem(name) for name in plan.engines}
-    for name, problem in problems.items():
-        if problem is None:
-            return name
-    first = problems[plan.engines[0]]
-    assert first is not None
-    raise first
 
 
 def _precision(plan: ExportPlan) -> Precision:

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgekit.backends import engine_problem
+from edgekit.backends import usable_engines
 from edgekit.bundle import Bundle
 from edgekit.cameras import open_source
-from edgekit.errors import SourceError, UsageError
+from edgekit.errors import UsageError
 from edgekit.exporters.parity import Parity, measure_parity
 from edgekit.exporters.parity_limits import PARITY_LIMITS, ParityLimits, parity_failures
 from edgekit.pipeline import Pipeline, pipeline_of
@@ -76,29 +76,13 @@ def compare(
                 "Give --against the checkpoint that the bundle was exported from."
             )
     limits = PARITY_LIMITS[bundle.manifest.precision]
-    for name in _engines(bundle, engine):
+    names = usable_engines(bundle.manifest.engines) if engine == "auto" else [engine]
+    for name in names:
         candidate = pipeline_of(bundle, engine=name, threads=threads)
         for text in sources:
             with open_source(text) as source:
                 if source.live:
                     raise UsageError(f"{text} is live, so nobody could repeat the comparison: give a recording of it")
                 pictures = (frame.image for frame in itertools.islice(source, frames))
-                try:
-                    parity = measure_parity(reference, candidate, pictures, box_px=limits.box_px, score=limits.score)
-                except ValueError as error:
-                    raise SourceError(f"{text} has no frame to compare on") from error
+                parity = measure_parity(reference, candidate, pictures, box_px=limits.box_px, score=limits.score)
             yield Comparison(engine=candidate.engine_name, source=text, parity=parity, limits=limits)
-
-
-def _engines(bundle: Bundle, engine: str) -> list[str]:
-    """The engines to compare on: the one asked for, or all that can run."""
-    names = bundle.manifest.engines
-    if engine != "auto":
-        return [engine]
-    problems = {name: engine_problem(name) for name in names}
-    able = [name for name, problem in problems.items() if problem is None]
-    if not able:
-        problem = problems[names[0]]
-        assert problem is not None
-        raise problem
-    return able

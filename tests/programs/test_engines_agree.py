@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from edgekit.backends import engine_problem
 from edgekit.cli import load_program
 from edgekit.exporters.parity_limits import PARITY_LIMITS
 
@@ -36,7 +37,8 @@ def edgekit(verb: str, *arguments: object) -> str:
 def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """The shipped detector in float32: (format, bundle)."""
     for engine in ENGINES[request.param]:
-        pytest.importorskip({"tflite": "ai_edge_litert"}.get(engine, engine))
+        if problem := engine_problem(engine):
+            pytest.skip(str(problem))
     path = tmp_path_factory.mktemp("agree") / "default.edgekit"
     edgekit("export", "default", "--format", request.param, "--precision", "fp32", "-o", path)
     return request.param, path
