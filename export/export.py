@@ -197,7 +197,8 @@ def _print_report(result: ExportResult) -> None:
     parity, accuracy = report.parity, report.accuracy
     click.echo(f"{result.path}: {manifest.precision} {manifest.graph_format}, {result.size_bytes / 1e6:.1f} MB")
     click.echo(
-        f"parity    {parity.images} pictures, {parity.detections} detections, {parity.disagreeing} disagree;"
+        f"parity    {parity.images} pictures, {parity.detections} detections, {parity.unpaired} unpaired;"
+        f" {parity.candidates} candidates, {parity.disagreeing} apart;"
         f" worst box {parity.box_error_px:.2f} px, worst score {parity.score_error:.4f},"
         f" {parity.mask_cells_differing} of {parity.mask_cells} mask cells differ ({report.engine})"
     )

@@ -106,12 +106,16 @@ def _verify_against(
 
 
 def _print_comparisons(comparisons: list[Comparison]) -> None:
-    head = f"{'engine':<34}{'frames':>8}{'detections':>12}{'disagreeing':>13}{'box px':>9}{'score':>9}{'mask':>9}"
+    head = (
+        f"{'engine':<34}{'frames':>8}{'detections':>12}{'unpaired':>10}{'candidates':>12}{'apart':>7}"
+        f"{'box px':>9}{'score':>9}{'mask':>9}"
+    )
     click.echo(f"{head}  source")
     for one in comparisons:
         parity = one.parity
         click.echo(
-            f"{one.engine:<34}{parity.images:>8}{parity.detections:>12}{parity.disagreeing:>13}"
+            f"{one.engine:<34}{parity.images:>8}{parity.detections:>12}{parity.unpaired:>10}"
+            f"{parity.candidates:>12}{parity.disagreeing:>7}"
             f"{parity.box_error_px:>9.3f}{parity.score_error:>9.4f}{100 * parity.mask_share_differing:>7.2f} %"
             f"  {one.source}"
         )

@@ -23,10 +23,6 @@ from edgekit.data.letterbox import PADDING_VALUE
 
 Image = NDArray[np.uint8]
 
-SPARSE_SHARE = 0.3
-"""Share of the pictures that become sparse scenes, where a backdrop is found."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Annotated:
     """A picture with its boxes."""
@@ -46,7 +42,12 @@ Backdrop = Callable[[np.random.Generator], Image | None]
 
 
 def augment(
-    sample: Annotated, rng: np.random.Generator, *, strength: float = 1.0, backdrop: Backdrop | None = None
+    sample: Annotated,
+    rng: np.random.Generator,
+    *,
+    strength: float = 1.0,
+    sparse_scenes: float = 0.0,
+    backdrop: Backdrop | None = None,
 ) -> Annotated:
     """All augmentations in SSD's order.
 
@@ -54,14 +55,14 @@ def augment(
         sample: the picture.
         rng: its own generator.
         strength: 0..1, scales how often the geometric ones happen.
+        sparse_scenes: 0..1, share of the pictures that become sparse scenes, where a backdrop is found.
         backdrop: where sparse scenes take their background from; without it there are none.
     """
     image = photometric(sample.image, rng)
     sample = sample.keep(image, sample.boxes_xyxy, np.ones(len(sample.boxes_xyxy), np.bool_))
-    if backdrop is not None and rng.random() < SPARSE_SHARE * strength:
-        scene = backdrop(rng)
-        if scene is not None:
-            sample = expand(sample, rng, onto=scene)
+    scene = backdrop(rng) if backdrop is not None and rng.random() < sparse_scenes * strength else None
+    if scene is not None:
+        sample = expand(sample, rng, onto=scene)
     elif rng.random() < 0.4 * strength:
         sample = expand(sample, rng)
     if rng.random() < 0.7 * strength:

@@ -60,6 +60,7 @@ class TrainingSet:
     dataset: DetectionDataset
     seed: int
     augmentation: float
+    sparse_scenes: float = 0.0
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -73,6 +74,7 @@ class TrainingSet:
             ),
             rng,
             strength=self.augmentation,
+            sparse_scenes=self.sparse_scenes,
             backdrop=self._backdrop if sample.frame_index is None else None,
         )
         boxed = letterbox(annotated.image, height=key.size, width=key.size)

@@ -1,10 +1,12 @@
 """How far a converted model is from the PyTorch model it came from, measured on whole pictures.
 
-Both models run the same pipeline: letterbox, mask, graphs, decoding, suppression. Besides what comes out of it
-(detections and masks), the raw tensors of the detector are compared at active anchors, under the reference's mask for
-both, so that a cell that flips in one mask does not hide what the detector graph itself does.
+Both models run the same pipeline: letterbox, mask, graphs, decoding, suppression. What comes out of it is compared
+loosely: suppression picks one of two nearly equal boxes, and the smallest difference turns that choice over, so a
+detection needs a partner and no more. What goes into suppression is compared tightly, anchor by anchor: the candidates
+(an anchor and a class over the score threshold) and the raw tensors, under the reference's mask for both, so that a
+cell that flips in one mask does not hide what the detector graph itself does.
 
-G mask grid, A anchors.
+G mask grid, A anchors, C classes.
 """
 
 from __future__ import annotations
@@ -19,14 +21,17 @@ from numpy.typing import NDArray
 from edgekit.boxes import iou_matrix
 from edgekit.data.letterbox import letterbox
 from edgekit.detections import Detections
-from edgekit.masks.pyramid import Mask
-from edgekit.models.anchors import anchor_mask
+from edgekit.models.anchors import anchor_boxes, anchor_mask, decode
 from edgekit.pipeline import Pipeline
+from edgekit.spec import DetectorSpec
 
 MATCH_IOU = 0.5
 """Two detections of one class that overlap this much are taken for the same one."""
 
 RAW_TENSORS = ("class_logits", "box_offsets")
+
+RawOutputs = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""Class logits [1, A, C] and box offsets [1, A, 4]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,14 +53,20 @@ class Parity:
     detections: int
     """Of the reference, over all pictures."""
 
+    unpaired: int
+    """Detections of either side, surely over the threshold, without a partner on the other."""
+
+    candidates: int
+    """Pairs of an anchor and a class that either side scores over the threshold, over all pictures."""
+
     disagreeing: int
-    """Detections of either side whose partner is missing, or further away than the limits allow."""
+    """Candidates whose scores or boxes are further apart than the limits allow."""
 
     box_error_px: float
-    """Largest difference of a box side between partners, in pixels of the letterboxed input."""
+    """Largest difference of a box side of a candidate, in pixels of the letterboxed input."""
 
     score_error: float
-    """Largest difference of the scores of partners, 0..1."""
+    """Largest difference of a candidate's scores, 0..1."""
 
     mask_cells: int
     """Cells of all masks together."""
@@ -63,11 +74,6 @@ class Parity:
     mask_cells_differing: int
     tensors: dict[str, TensorParity]
     """Raw output -> its distance."""
-
-    @property
-    def disagreeing_share(self) -> float:
-        """Disagreeing detections as a share of the reference's; 0 if neither side has any."""
-        return self.disagreeing / max(1, self.detections)
 
     @property
     def mask_share_differing(self) -> float:
@@ -88,8 +94,8 @@ def measure_parity(
         reference: usually the PyTorch model.
         candidate: the converted model, with the same specification and kind of mask source.
         images: pictures.
-        box_px: partners whose box sides differ by more (input pixels) disagree.
-        score: partners whose scores differ by more disagree; a detection without a partner is forgiven if it is no
+        box_px: candidates whose box sides differ by more (input pixels) disagree.
+        score: candidates whose scores differ by more disagree; a detection without a partner is forgiven if it is no
             further than this above the score threshold, where the partner may have fallen below.
 
     Raises:
@@ -110,7 +116,8 @@ class _Totals:
     def __init__(self, *, box_px: float, score: float) -> None:
         self._box_px, self._score = box_px, score
         self.images = 0
-        self._detections = self._disagreeing = self._cells = self._cells_differing = 0
+        self._detections = self._unpaired = self._candidates = self._disagreeing = 0
+        self._cells = self._cells_differing = 0
         self._box_error = self._score_error = 0.0
         self._cosines: dict[str, list[float]] = {name: [] for name in RAW_TENSORS}
         self._max_abs = dict.fromkeys(RAW_TENSORS, 0.0)
@@ -121,35 +128,37 @@ class _Totals:
         self._cells += expected.mask.size
         self._cells_differing += int((expected.mask != got.mask).sum())
         boxed = letterbox(image, height=reference.spec.height, width=reference.spec.width)
-        self._add_detections(
-            expected.detections, got.detections, scale=boxed.scale, threshold=reference.spec.score_threshold
-        )
+        self._add_detections(expected.detections, got.detections, sure=reference.spec.score_threshold + self._score)
         tensor = reference.input_tensor(boxed)
         # With an empty mask there is nothing to compare; the whole picture then shows what the graph does.
         mask = expected.mask if expected.mask.any() else np.ones_like(expected.mask)
-        self._add_tensors(reference, reference.detect(tensor, mask), candidate.detect(tensor, mask), mask)
+        active = anchor_mask(reference.spec, mask)
+        wanted, found = (pipeline.detect(tensor, mask) for pipeline in (reference, candidate))
+        self._add_candidates(reference.spec, wanted, found, active)
+        self._add_tensors(wanted, found, active)
 
-    def _add_detections(self, expected: Detections, got: Detections, *, scale: float, threshold: float) -> None:
+    def _add_detections(self, expected: Detections, got: Detections, *, sure: float) -> None:
         partners = match_detections(expected, got)
         self._detections += len(expected)
-        for index, other in partners:
-            box = float(np.abs(expected.boxes_xyxy[index] - got.boxes_xyxy[other]).max()) * scale
-            score = abs(float(expected.scores[index]) - float(got.scores[other]))
-            self._box_error, self._score_error = max(self._box_error, box), max(self._score_error, score)
-            self._disagreeing += box > self._box_px or score > self._score
         for side, found in enumerate((expected, got)):
             paired = {pair[side] for pair in partners}
-            alone = [k for k in range(len(found)) if k not in paired]
-            self._disagreeing += sum(float(found.scores[k]) > threshold + self._score for k in alone)
+            self._unpaired += sum(found.scores[k] > sure for k in range(len(found)) if k not in paired)
 
-    def _add_tensors(
-        self,
-        reference: Pipeline,
-        expected: tuple[NDArray[np.float32], ...],
-        got: tuple[NDArray[np.float32], ...],
-        mask: Mask,
+    def _add_candidates(
+        self, spec: DetectorSpec, expected: RawOutputs, got: RawOutputs, active: NDArray[np.bool_]
     ) -> None:
-        active = anchor_mask(reference.spec, mask)
+        first, second = (_scores(logits[0][active]) for logits, _ in (expected, got))  # [active, C]
+        candidates = np.maximum(first, second) >= spec.score_threshold
+        anchors = anchor_boxes(spec)
+        boxes = [decode(spec, anchors, offsets[0])[active] for _, offsets in (expected, got)]
+        box = np.abs(boxes[0] - boxes[1]).max(axis=1)[:, None]  # [active, 1]
+        score = np.abs(first - second)
+        self._candidates += int(candidates.sum())
+        self._disagreeing += int((candidates & ((box > self._box_px) | (score > self._score))).sum())
+        self._box_error = max(self._box_error, float((box * candidates).max(initial=0)))
+        self._score_error = max(self._score_error, float((score * candidates).max(initial=0)))
+
+    def _add_tensors(self, expected: RawOutputs, got: RawOutputs, active: NDArray[np.bool_]) -> None:
         for name, wanted, found in zip(RAW_TENSORS, expected, got, strict=True):
             a, b = wanted[0][active].astype(np.float64).ravel(), found[0][active].astype(np.float64).ravel()
             self._cosines[name].append(_cosine(a, b))
@@ -159,6 +168,8 @@ class _Totals:
         return Parity(
             images=self.images,
             detections=self._detections,
+            unpaired=int(self._unpaired),
+            candidates=self._candidates,
             disagreeing=self._disagreeing,
             box_error_px=self._box_error,
             score_error=self._score_error,
@@ -185,6 +196,10 @@ def match_detections(first: Detections, second: Detections) -> list[tuple[int, i
         if all(row != taken[0] and column != taken[1] for taken in pairs):
             pairs.append((row, column))
     return pairs
+
+
+def _scores(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    return np.asarray(1 / (1 + np.exp(-np.clip(logits.astype(np.float64), -60, 60))), np.float64)
 
 
 def _cosine(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:

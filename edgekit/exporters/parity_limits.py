@@ -26,14 +26,14 @@ class ParityLimits:
     """Smallest cosine of the raw box offsets of a picture."""
 
     box_px: float
-    """Partners may differ by this much in a box side, in input pixels."""
+    """A candidate may differ by this much in a box side, in input pixels."""
 
     score: float
-    """Partners may differ by this much in score."""
+    """A candidate may differ by this much in score."""
 
     disagreeing_share: float
-    """Share of the detections that may be further apart or lack a partner; rounded up, so that one always may:
-    suppression picks one of two nearly equal boxes, and the smallest difference can turn that choice over."""
+    """Share of the candidates that may be further apart, and of the detections that may lack a partner; rounded up,
+    so that one always may."""
 
     mask_share: float
     """Share of the mask cells that may differ."""
@@ -77,10 +77,16 @@ def parity_failures(parity: Parity, limits: ParityLimits) -> Iterable[str]:
             f"mask: expected at most {100 * limits.mask_share:g} % of the cells to differ,"
             f" got {100 * parity.mask_share_differing:.2f} % {over}"
         )
-    allowed = int(np.ceil(limits.disagreeing_share * parity.detections))
-    if parity.disagreeing > max(1, allowed):
+    allowed = max(1, int(np.ceil(limits.disagreeing_share * parity.candidates)))
+    if parity.disagreeing > allowed:
         yield (
-            f"detections: expected at most {max(1, allowed)} of {parity.detections} to be more than"
+            f"candidates: expected at most {allowed} of {parity.candidates} to be more than"
             f" {limits.box_px:g} px or {limits.score:g} in score away from PyTorch's, got {parity.disagreeing} {over}"
             f" (worst box {parity.box_error_px:.1f} px, worst score {parity.score_error:.3f})"
+        )
+    allowed = max(1, int(np.ceil(limits.disagreeing_share * parity.detections)))
+    if parity.unpaired > allowed:
+        yield (
+            f"detections: expected at most {allowed} of PyTorch's {parity.detections} and the converted model's to lack"
+            f" a partner on the other side, got {parity.unpaired} {over}"
         )

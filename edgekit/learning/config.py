@@ -89,6 +89,10 @@ class TrainConfig:
     augmentation: float = 1.0
     """0 switches geometric augmentation off, 1 is SSD's."""
 
+    sparse_scenes: float = 0.3
+    """Share of the pictures shrunk onto an object-free part of another one. They teach the objectness network what
+    fixed cameras see; a detector of photographs gains nothing from them."""
+
     seed: int = 0
     """Fixes initialisation, order and augmentation."""
 
@@ -111,6 +115,9 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "evaluate_every"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("augmentation", "sparse_scenes"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
         choices = {
             "optimiser": ("adamw", "sgd"),
             "schedule": ("cosine", "plateau"),

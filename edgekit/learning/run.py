@@ -61,7 +61,12 @@ class TrainingRun:
         self.config, self.output, self.device, self.threads = config, output, device, threads
         self.provenance, self.pretrained = provenance, pretrained
         self.validation = validation
-        self.training_set = TrainingSet(dataset=training, seed=config.seed, augmentation=config.augmentation)
+        self.training_set = TrainingSet(
+            dataset=training,
+            seed=config.seed,
+            augmentation=config.augmentation,
+            sparse_scenes=config.sparse_scenes,
+        )
         self.model = model.to(device)
         self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if not pretrained:

@@ -59,6 +59,8 @@ def parity(**changes: object) -> Parity:
     perfect = Parity(
         images=16,
         detections=100,
+        unpaired=0,
+        candidates=400,
         disagreeing=0,
         box_error_px=0.0,
         score_error=0.0,
@@ -166,11 +168,12 @@ def test_a_pipeline_that_finds_nothing_fails_by_accuracy(
 @pytest.mark.parametrize(
     ("precision", "changes"),
     [
-        ("int8", {"disagreeing": 25, "mask_cells_differing": 320}),
-        ("fp16", {"disagreeing": 2}),
-        ("fp32", {"disagreeing": 1, "mask_cells_differing": 6}),
+        ("int8", {"disagreeing": 100, "unpaired": 25, "mask_cells_differing": 320}),
+        ("fp16", {"disagreeing": 8, "unpaired": 2}),
+        ("fp32", {"disagreeing": 4, "unpaired": 1, "mask_cells_differing": 6}),
         ("fp32", {"tensors": cosines(0.1, 0.1, 1e-6)}),  # next to nothing has no direction
-        ("fp32", {"detections": 0, "disagreeing": 1}),  # suppression may turn one choice over
+        ("fp32", {"detections": 0, "unpaired": 1}),  # suppression may turn one choice over
+        ("fp32", {"candidates": 0, "disagreeing": 1}),
     ],
 )
 def test_within_the_limits(precision: str, changes: dict[str, object]) -> None:
@@ -180,8 +183,9 @@ def test_within_the_limits(precision: str, changes: dict[str, object]) -> None:
 @pytest.mark.parametrize(
     ("precision", "changes", "message"),
     [
-        ("int8", {"disagreeing": 26}, r"detections: expected at most 25 of 100 .* got 26 over 16 pictures"),
-        ("fp32", {"disagreeing": 2}, r"expected at most 1 of 100 to be more than 0\.5 px or 0\.01 in score"),
+        ("int8", {"disagreeing": 101}, r"candidates: expected at most 100 of 400 .* got 101 over 16 pictures"),
+        ("fp32", {"disagreeing": 5}, r"expected at most 4 of 400 to be more than 0\.5 px or 0\.01 in score"),
+        ("fp16", {"unpaired": 3}, r"detections: expected at most 2 of PyTorch's 100 .* a partner .* got 3 over 16"),
         ("int8", {"mask_cells_differing": 321}, r"mask: expected at most 5 % of the cells to differ, got 5\.02 %"),
         (
             "fp16",
@@ -208,12 +212,12 @@ def test_the_drop_is_in_points(after: float, passed: bool) -> None:
 
 
 def test_the_refusal_says_what_where_and_what_next() -> None:
-    refused = report(accuracy=accuracy(0.61, 0.43), disagreeing=60)
+    refused = report(accuracy=accuracy(0.61, 0.43), disagreeing=160)
     message = str(refusal(refused, RANKING))
     assert message.startswith("the int8 tflite model is too far from its checkpoint")
     assert "no bundle was written" in message
     assert "expected at least 0.6000 (0.6100 before, at most 1 points less), got 0.4300, 18.0 points less" in message
-    assert "expected at most 25 of 100" in message
+    assert "expected at most 100 of 400" in message
     assert message.index("detector.b  7.0 dB") < message.index("detector.a  7.2 dB") < message.index("omg.0  50.0 dB")
     assert "omg.10" not in message
     assert "--keep-float worst:2 " in message
@@ -237,7 +241,7 @@ def test_diffuse_noise_is_told_from_a_bad_layer() -> None:
     ("precision", "advice"), [("fp16", "--precision fp32"), ("fp32", "the converter or the engine is at fault")]
 )
 def test_other_precisions_have_no_layers_to_blame(precision: str, advice: str) -> None:
-    message = str(refusal(report(precision, disagreeing=50), ()))
+    message = str(refusal(report(precision, disagreeing=200), ()))
     assert advice in message
     assert "--keep-float" not in message
 
