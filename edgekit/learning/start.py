@@ -15,6 +15,7 @@ from edgekit.data.datasets import DetectionDataset, open_dataset
 from edgekit.data.training_set import SampleKey, TrainingSet
 from edgekit.errors import CheckpointError, UsageError
 from edgekit.learning import distributed
+from edgekit.learning.allocator import keep_freed_memory
 from edgekit.learning.batches import collate, normalise
 from edgekit.learning.config import TrainConfig, config_from_json
 from edgekit.learning.run import TrainingRun, save_config
@@ -61,6 +62,8 @@ def open_run(
     if threads:
         torch.set_num_threads(threads)
     place = _device(device)
+    if place.type == "cpu":
+        keep_freed_memory()
     distributed.start(place)
     if config.batch_size % distributed.world_size():
         raise UsageError(f"batch size {config.batch_size} cannot be divided over {distributed.world_size()} processes")
