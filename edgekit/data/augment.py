@@ -2,7 +2,8 @@
 
 One thing is added. Photographs are taken *of* something: objects cover half of a VOC picture, and 3 to 4 % of a fixed
 camera's. An objectness network that has only seen photographs calls every doubtful cell an object. So some pictures are
-shrunk onto an object-free part of another one, a sparse scene with real clutter around.
+shrunk onto an object-free part of another one, a sparse scene with real clutter around, as sharp as the object itself:
+an enlarged, blurred backdrop would teach that whatever is sharp is an object.
 
 Every function takes the sample's own random generator, so a sample depends on (seed, epoch, index) alone: training
 can be killed and resumed, or split over processes, and sees the same pictures.
@@ -49,7 +50,7 @@ def augment(
     sparse_scenes: float = 0.0,
     backdrop: Backdrop | None = None,
 ) -> Annotated:
-    """All augmentations in SSD's order.
+    """All augmentations in SSD's order; a sparse scene is not cropped, which would undo it.
 
     Args:
         sample: the picture.
@@ -62,11 +63,12 @@ def augment(
     sample = sample.keep(image, sample.boxes_xyxy, np.ones(len(sample.boxes_xyxy), np.bool_))
     scene = backdrop(rng) if backdrop is not None and rng.random() < sparse_scenes * strength else None
     if scene is not None:
-        sample = expand(sample, rng, onto=scene)
-    elif rng.random() < 0.4 * strength:
-        sample = expand(sample, rng)
-    if rng.random() < 0.7 * strength:
-        sample = crop(sample, rng)
+        sample = sparse_scene(sample, rng, scene)
+    else:
+        if rng.random() < 0.4 * strength:
+            sample = expand(sample, rng)
+        if rng.random() < 0.7 * strength:
+            sample = crop(sample, rng)
     if rng.random() < 0.5:
         sample = flip(sample)
     return sample
@@ -90,18 +92,35 @@ def photometric(image: Image, rng: np.random.Generator) -> Image:
     return changed
 
 
-def expand(sample: Annotated, rng: np.random.Generator, *, onto: Image | None = None) -> Annotated:
-    """Zoom out by up to 2.5x on a grey canvas, or by up to 4x ``onto`` another picture: small objects from large."""
+def expand(sample: Annotated, rng: np.random.Generator) -> Annotated:
+    """Zoom out by up to 2.5x on a grey canvas: small objects from large ones."""
     height, width = sample.image.shape[:2]
-    factor = rng.uniform(1.0, 2.5) if onto is None else rng.uniform(1.5, 4.0)
+    factor = rng.uniform(1.0, 2.5)
     big_height, big_width = int(height * factor), int(width * factor)
     top, left = int(rng.integers(0, big_height - height + 1)), int(rng.integers(0, big_width - width + 1))
-    if onto is None:
-        canvas = np.full((big_height, big_width, 3), PADDING_VALUE, np.uint8)
-    else:
-        canvas = np.asarray(cv2.resize(onto, (big_width, big_height), interpolation=cv2.INTER_LINEAR), np.uint8)
+    canvas = np.full((big_height, big_width, 3), PADDING_VALUE, np.uint8)
     canvas[top : top + height, left : left + width] = sample.image
     boxes = sample.boxes_xyxy + np.array([left, top, left, top], np.float32)
+    return sample.keep(canvas, boxes, np.ones(len(boxes), np.bool_))
+
+
+def sparse_scene(sample: Annotated, rng: np.random.Generator, backdrop: Image) -> Annotated:
+    """The picture shrunk to between 1/1.5 and 1/6 of its sides, somewhere on ``backdrop``; the size stays as it was.
+
+    The backdrop, any [h, w, 3], keeps about its own scale and goes on mirrored where it is too small.
+    """
+    height, width = sample.image.shape[:2]
+    zoom = rng.uniform(0.7, 1.4)
+    scene = cv2.resize(backdrop, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_AREA)[:height, :width]
+    below, right = height - scene.shape[0], width - scene.shape[1]
+    canvas = np.asarray(cv2.copyMakeBorder(scene, 0, below, 0, right, cv2.BORDER_REFLECT), np.uint8)
+    factor = float(np.exp(rng.uniform(np.log(1.5), np.log(6.0))))
+    small_w, small_h = max(1, round(width / factor)), max(1, round(height / factor))
+    small = cv2.resize(sample.image, (small_w, small_h), interpolation=cv2.INTER_AREA)
+    top, left = int(rng.integers(0, height - small_h + 1)), int(rng.integers(0, width - small_w + 1))
+    canvas[top : top + small_h, left : left + small_w] = small
+    shrink = np.array([small_w / width, small_h / height] * 2, np.float32)
+    boxes = sample.boxes_xyxy * shrink + np.array([left, top, left, top], np.float32)
     return sample.keep(canvas, boxes, np.ones(len(boxes), np.bool_))
 
 

@@ -20,6 +20,9 @@ from edgekit.masks.targets import objectness_targets
 CELL = 16
 """Pixels of a mask cell."""
 
+BACKDROP_TRIES = 6
+"""Pictures searched for an object-free part; one VOC picture in four has one."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSample:
@@ -93,8 +96,12 @@ class TrainingSet:
 
     def _backdrop(self, rng: np.random.Generator) -> Image | None:
         """An object-free part of another picture. Not for videos, where a frame out of order costs all before it."""
-        other = self.dataset.samples[int(rng.integers(len(self.dataset)))]
-        return object_free_window(other.read(), other.boxes_xyxy, rng)
+        for _ in range(BACKDROP_TRIES):
+            other = self.dataset.samples[int(rng.integers(len(self.dataset)))]
+            window = object_free_window(other.read(), other.boxes_xyxy, rng)
+            if window is not None:
+                return window
+        return None
 
 
 def epoch_batches(

@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgekit.data.augment import Annotated, augment, crop, expand, flip, object_free_window, photometric
+from edgekit.data.augment import (
+    Annotated,
+    augment,
+    crop,
+    expand,
+    flip,
+    object_free_window,
+    photometric,
+    sparse_scene,
+)
 
 RED = (255, 0, 0)
 BACKDROP = np.full((40, 70, 3), (0, 200, 0), np.uint8)
@@ -33,8 +42,8 @@ def red_box(image: np.ndarray) -> list[int]:
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize(
     "change",
-    [expand, lambda sample, rng: expand(sample, rng, onto=BACKDROP), crop, lambda sample, _: flip(sample)],
-    ids=["expand", "expand onto", "crop", "flip"],
+    [expand, crop, lambda sample, _: flip(sample)],
+    ids=["expand", "crop", "flip"],
 )
 def test_the_box_stays_on_the_object(change, seed: int) -> None:  # type: ignore[no-untyped-def]
     changed = change(marked(), np.random.default_rng(seed))
@@ -90,11 +99,29 @@ def test_photometric_changes_no_shape() -> None:
 
 
 def test_a_sparse_scene_is_the_picture_on_the_backdrop() -> None:
-    changed = expand(marked(), np.random.default_rng(3), onto=BACKDROP)
-    height, width = changed.image.shape[:2]
-    on_backdrop = (changed.image == BACKDROP[0, 0]).all(axis=2).mean()
-    assert on_backdrop == pytest.approx(1 - 120 * 90 / (height * width))
-    assert 1.5 <= width / 120 <= 4
+    for seed in range(10):
+        sample = marked()
+        changed = sparse_scene(sample, np.random.default_rng(seed), BACKDROP)
+        assert changed.image.shape == sample.image.shape
+        shrink = (changed.boxes_xyxy[:, 2:] - changed.boxes_xyxy[:, :2]) / (
+            sample.boxes_xyxy[:, 2:] - sample.boxes_xyxy[:, :2]
+        )
+        assert ((1 / 6.5 < shrink) & (shrink < 1 / 1.4)).all()
+        on_backdrop = (changed.image == BACKDROP[0, 0]).all(axis=2).mean()
+        assert on_backdrop == pytest.approx(1 - shrink[0].prod(), abs=1e-3)
+        left, top, right, bottom = np.rint(changed.boxes_xyxy[0]).astype(int)
+        inside = changed.image[top + 1 : bottom - 1, left + 1 : right - 1]
+        assert (np.abs(inside.astype(int) - RED) < 60).all()
+
+
+def test_a_small_backdrop_goes_on_mirrored_at_its_own_scale() -> None:
+    stripes = np.zeros((20, 20, 3), np.uint8)
+    stripes[:, ::4] = 255
+    for seed in range(5):
+        changed = sparse_scene(marked(), np.random.default_rng(seed), stripes)
+        top, bottom = (np.abs(np.diff(changed.image[row, :, 0].astype(int))) > 30 for row in (0, -1))
+        edges = np.maximum(top.sum(), bottom.sum())  # one of the two rows is free of the pasted picture
+        assert edges > 120 / 1.4 / 4, "stripes enlarged to the canvas would have 5 pairs of edges"
 
 
 @pytest.mark.parametrize("seed", range(20))
