@@ -24,6 +24,7 @@ from edgekit.data.letterbox import PADDING_VALUE
 
 Image = NDArray[np.uint8]
 
+
 @dataclass(frozen=True, kw_only=True)
 class Annotated:
     """A picture with its boxes."""

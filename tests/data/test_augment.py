@@ -106,7 +106,7 @@ def test_a_sparse_scene_is_the_picture_on_the_backdrop() -> None:
         shrink = (changed.boxes_xyxy[:, 2:] - changed.boxes_xyxy[:, :2]) / (
             sample.boxes_xyxy[:, 2:] - sample.boxes_xyxy[:, :2]
         )
-        assert ((1 / 6.5 < shrink) & (shrink < 1 / 1.4)).all()
+        assert ((shrink > 1 / 6.5) & (shrink < 1 / 1.4)).all()
         on_backdrop = (changed.image == BACKDROP[0, 0]).all(axis=2).mean()
         assert on_backdrop == pytest.approx(1 - shrink[0].prod(), abs=1e-3)
         left, top, right, bottom = np.rint(changed.boxes_xyxy[0]).astype(int)
