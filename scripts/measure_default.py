@@ -118,9 +118,9 @@ def engines(data: Path, _: Path) -> dict[str, Any]:
                      *(parity[key] for key in ("detections", "unpaired", "candidates", "disagreeing")),
                      round(parity["box_error_px"], 4), round(parity["score_error"], 5), parity["mask_cells_differing"]]
                 )  # fmt: skip
+    counts = ("detections", "unpaired", "candidates", "apart")
     return {
-        "columns": ["engine", "source", "frames", "detections", "unpaired", "candidates", "apart", "box px", "score",
-                    "mask cells"],  # fmt: skip
+        "columns": ["engine", "source", "frames", *counts, "box px", "score", "mask cells"],
         "rows": rows,
         "note": "The built-in detector in float32 beside PyTorch. Candidates are the anchors and classes over the "
         "score threshold, before suppression; apart are those outside the tolerances above.",

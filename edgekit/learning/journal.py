@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("edgekit")
 
 COLUMNS = ("epoch", "size", "steps", "classification", "box", "objectness", "learning_rate", "seconds",
-           "ap50", "map", "ap50_mask_off", "map_mask_off", "mask_recall", "mask_threshold", "active_share")  # fmt: skip
+           "ap50", "map", "ap50_mask_off", "map_mask_off", "mask_recall", "mask_threshold", "active_share",
+           "score_threshold")  # fmt: skip
 LOSSES = ("classification", "box", "objectness")
 
 

@@ -219,6 +219,7 @@ class TrainingRun:
         model = self.average.model
         on, masks = evaluate_model(model, self.validation, mask="omg", threads=self.threads)
         off, _ = evaluate_model(model, self.validation, mask="off", threads=self.threads)
+        self.model.spec = model.spec = replace(model.spec, score_threshold=on.best_score_threshold())
         self.scores = {
             "epoch": self.epoch,
             "ap50": on.ap50,
@@ -227,6 +228,7 @@ class TrainingRun:
             "map_mask_off": off.map,
             "mask_recall": choice.recall,
             "mask_threshold": choice.threshold,
+            "score_threshold": model.spec.score_threshold,
             "active_share": sum(active_share(mask) for mask in masks) / len(masks),
         }
         self.journal.evaluation(self.scores, on)

@@ -33,6 +33,9 @@ MAX_DETECTIONS = 100
 RECALL_LEVELS: NDArray[np.float64] = np.linspace(0, 1, 101)
 """Where precision is read."""
 
+SCORE_THRESHOLDS: NDArray[np.float64] = np.round(np.arange(0.05, 0.91, 0.01), 2)
+"""Candidates for the threshold of ``run``."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DetectionMetrics:
@@ -50,6 +53,9 @@ class DetectionMetrics:
     precision_at_recall: Mapping[str, NDArray[np.float64]]
     """Class -> [101] best precision at IoU .5 with at least each recall of ``RECALL_LEVELS``; 0 where not reached."""
 
+    score_at_recall: Mapping[str, NDArray[np.float64]]
+    """Class -> [101] lowest score among the detections that reach each recall; 0 where it is not reached."""
+
     images: int
     objects: int
     """Boxes to find."""
@@ -60,6 +66,21 @@ class DetectionMetrics:
     def mean_precision(self) -> NDArray[np.float64]:
         """[101] the mean of the classes' curves; its own mean is ``ap50``."""
         return np.asarray(np.mean(list(self.precision_at_recall.values()), axis=0), np.float64)
+
+    def best_score_threshold(self) -> float:
+        """The score threshold, in steps of .01, with the highest F1 at IoU .5 (its mean over the classes);
+        the highest of several equal ones.
+
+        Recall and precision are read at the 101 levels of the curves, so this is exact to about a point of recall.
+        """
+        f1 = np.zeros(len(SCORE_THRESHOLDS))
+        for name, precision in self.precision_at_recall.items():
+            reached = self.score_at_recall[name] >= SCORE_THRESHOLDS[:, None]  # [threshold, recall level]
+            last = reached.sum(axis=1) - 1
+            precision_there, recall_there = precision[last], RECALL_LEVELS[last]
+            both = np.maximum(precision_there + recall_there, 1e-9)
+            f1 += np.where(last < 0, 0, 2 * precision_there * recall_there / both)
+        return float(SCORE_THRESHOLDS[np.flatnonzero(f1 == f1.max())[-1]])
 
 
 def require_pycocotools() -> None:
@@ -94,23 +115,24 @@ def evaluate_detections(dataset: DetectionDataset, detections: Mapping[int, Dete
             " so there is no accuracy to measure"
         )
     class_ids = sorted({int(class_id) for class_id in counted})
-    precision = _precision(dataset, detections, class_ids)  # [IoU, recall, class]
+    precision, scores = _curves(dataset, detections, class_ids)  # [IoU, recall, class]
     names = [dataset.classes[class_id] for class_id in class_ids]
     return DetectionMetrics(
         ap50=float(precision[0].mean()),
         map=float(precision.mean()),
         ap50_per_class={name: float(precision[0, :, k].mean()) for k, name in enumerate(names)},
         precision_at_recall={name: precision[0, :, k] for k, name in enumerate(names)},
+        score_at_recall={name: scores[0, :, k] for k, name in enumerate(names)},
         images=len(samples),
         objects=len(counted),
         ignored=sum(int(sample.ignore.sum()) for sample in dataset.samples),
     )
 
 
-def _precision(
+def _curves(
     dataset: DetectionDataset, detections: Mapping[int, Detections], class_ids: list[int]
-) -> NDArray[np.float64]:
-    """[10 IoU thresholds, 101 recall levels, classes] from pycocotools."""
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Precision and score, each [10 IoU thresholds, 101 recall levels, classes], from pycocotools."""
     evaluation = _new_evaluation()
     evaluation.params.imgIds = sorted(detections)
     evaluation.params.catIds = class_ids
@@ -126,8 +148,7 @@ def _precision(
     with contextlib.redirect_stdout(io.StringIO()):  # it reports its progress with print
         evaluation.evaluate()
         evaluation.accumulate()
-    precision: NDArray[np.float64] = evaluation.eval["precision"][:, :, :, 0, 0]
-    return precision
+    return evaluation.eval["precision"][:, :, :, 0, 0], evaluation.eval["scores"][:, :, :, 0, 0]
 
 
 def _truth_entries(sample: Sample) -> list[dict[str, Any]]:

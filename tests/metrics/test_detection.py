@@ -77,12 +77,22 @@ def test_nothing_found() -> None:
 
 
 def test_a_case_worked_out_by_hand() -> None:
-    # Scores .9 right, .8 wrong, .7 right, with three cats: precision 1, 1/2, 2/3 at recall 1/3, 1/3, 2/3. The best
+    # Scores .9 right, .8 wrong, .75 right, with three cats: precision 1, 1/2, 2/3 at recall 1/3, 1/3, 2/3. The best
     # precision from a recall on is 1 up to 1/3 (34 of the 101 levels), 2/3 up to 2/3 (33 more), then 0.
     data = dataset(picture(1, [(LEFT, 0), (RIGHT, 0)]), picture(2, [(LEFT, 0)]))
-    metrics = evaluate_detections(data, {1: found((LEFT, 0, 0.9), (FAR, 0, 0.8)), 2: found((LEFT, 0, 0.7))})
+    metrics = evaluate_detections(data, {1: found((LEFT, 0, 0.9), (FAR, 0, 0.8)), 2: found((LEFT, 0, 0.75))})
     assert metrics.ap50 == pytest.approx((34 + 33 * 2 / 3) / 101)
     assert metrics.precision_at_recall["cat"][[0, 33, 34, 66, 67]] == pytest.approx([1, 1, 2 / 3, 2 / 3, 0])
+    assert metrics.score_at_recall["cat"][[0, 33, 34, 66, 67]] == pytest.approx([0.9, 0.9, 0.75, 0.75, 0])
+    assert metrics.best_score_threshold() == 0.75  # F1 is .5 at .9 and 2/3 at .75
+
+
+def test_the_best_threshold_cuts_where_false_detections_begin() -> None:
+    data = dataset(picture(1, [(LEFT, 0)]), picture(2, [(RIGHT, 1)]))
+    found_here = {1: found((LEFT, 0, 0.8), (FAR, 0, 0.4)), 2: found((RIGHT, 1, 0.75), (FAR, 1, 0.5))}
+    assert evaluate_detections(data, found_here).best_score_threshold() == 0.75
+    nothing = evaluate_detections(data, {1: Detections.empty(), 2: Detections.empty()})
+    assert nothing.best_score_threshold() == 0.9
 
 
 def test_overlap_decides() -> None:
