@@ -28,7 +28,8 @@ LIMITS = {default_checkpoint(): 8_000_000, default_bundle(): 5_000_000}
 @click.argument("checkpoint", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--data", type=click.Path(exists=True, path_type=Path), required=True, help="The training data.")
 @click.option("--limit", type=int, help="Measure AP50 on this many pictures only.")
-def main(checkpoint: Path, data: Path, limit: int | None) -> None:
+@click.option("--keep-float", help="Layers to keep in float32, as in `edgekit export`.")
+def main(checkpoint: Path, data: Path, limit: int | None, keep_float: str | None) -> None:
     """Ship CHECKPOINT as `default`."""
     trained = load_checkpoint(checkpoint)
     ASSETS.mkdir(exist_ok=True)
@@ -41,6 +42,8 @@ def main(checkpoint: Path, data: Path, limit: int | None) -> None:
         command = [sys.executable, "-m", "edgekit.cli", "export", str(default_checkpoint()),
                    "--format", "tflite", "--precision", "int8", "--calib", str(data), "--data", str(data),
                    "--golden", str(golden), "--zip", "--overwrite", "-o", str(default_bundle())]  # fmt: skip
+        if keep_float is not None:
+            command += ["--keep-float", keep_float]
         if limit is not None:
             command += ["--limit", str(limit)]
         subprocess.run(command, check=True)
