@@ -114,7 +114,7 @@ class Pipeline:
 
     def objectness(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
         """Run the OMG graph on [1, 3, H, W]: probabilities [G, G] in 0..1."""
-        return _sigmoid(self.omg.run({"image": image})["objectness"][0, 0])
+        return sigmoid(self.omg.run({"image": image})["objectness"][0, 0])
 
     def detect(self, image: NDArray[np.float32], mask: Mask) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Run the detector graph: class logits [1, A, C] and box offsets [1, A, 4]."""
@@ -141,7 +141,7 @@ def postprocess(
         score_threshold: 0..1, inclusive.
     """
     active = np.flatnonzero(anchor_mask(spec, mask))
-    scores = _sigmoid(class_logits[0][active])  # [active, C]
+    scores = sigmoid(class_logits[0][active])  # [active, C]
     rows, class_ids = np.nonzero(scores >= score_threshold)
     anchors = active[rows]
     boxes = letterboxed.to_source(decode(spec, _anchor_boxes(spec)[anchors], box_offsets[0][anchors]))
@@ -257,7 +257,7 @@ def _anchor_boxes(spec: DetectorSpec) -> NDArray[np.float32]:
     return anchor_boxes(spec)
 
 
-def _sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """1 / (1 + e^-x); clipped where float32 saturates anyway, so that e^-x never overflows."""
     return np.asarray(1 / (1 + np.exp(-np.clip(logits, -60, 60))), np.float32)
 

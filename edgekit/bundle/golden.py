@@ -212,7 +212,7 @@ def _run(pipeline: Pipeline, picture: NDArray[np.uint8], mask: Mask | None) -> _
 
     An empty mask would leave the detector untested, so then it sees everything.
     """
-    from edgekit.pipeline import postprocess
+    from edgekit.pipeline import postprocess, sigmoid
 
     spec = pipeline.spec
     letterboxed = letterbox(picture, height=spec.height, width=spec.width)
@@ -226,7 +226,7 @@ def _run(pipeline: Pipeline, picture: NDArray[np.uint8], mask: Mask | None) -> _
         objectness=objectness,
         mask=own,
         active=anchor_mask(spec, seen),
-        scores=np.asarray(1 / (1 + np.exp(-np.clip(logits[0], -60, 60))), np.float32),
+        scores=sigmoid(logits[0]),
         boxes=decode(spec, anchor_boxes(spec), offsets[0]),
         detections=postprocess(spec, logits, offsets, seen, letterboxed, spec.score_threshold / 2),
     )

@@ -22,7 +22,7 @@ from edgekit.boxes import iou_matrix
 from edgekit.data.letterbox import letterbox
 from edgekit.detections import Detections
 from edgekit.models.anchors import anchor_boxes, anchor_mask, decode
-from edgekit.pipeline import Pipeline
+from edgekit.pipeline import Pipeline, sigmoid
 from edgekit.spec import DetectorSpec
 
 MATCH_IOU = 0.5
@@ -142,16 +142,16 @@ class _Totals:
         self._detections += len(expected)
         for side, found in enumerate((expected, got)):
             paired = {pair[side] for pair in partners}
-            self._unpaired += sum(found.scores[k] > sure for k in range(len(found)) if k not in paired)
+            self._unpaired += sum(float(found.scores[k]) > sure for k in range(len(found)) if k not in paired)
 
     def _add_candidates(
         self, spec: DetectorSpec, expected: RawOutputs, got: RawOutputs, active: NDArray[np.bool_]
     ) -> None:
-        first, second = (_scores(logits[0][active]) for logits, _ in (expected, got))  # [active, C]
+        first, second = (sigmoid(logits[0][active]) for logits, _ in (expected, got))  # [active, C]
         candidates = np.maximum(first, second) >= spec.score_threshold
-        anchors = anchor_boxes(spec)
-        boxes = [decode(spec, anchors, offsets[0])[active] for _, offsets in (expected, got)]
-        box = np.abs(boxes[0] - boxes[1]).max(axis=1)[:, None]  # [active, 1]
+        anchors = anchor_boxes(spec)[active]
+        wanted, found = (decode(spec, anchors, offsets[0][active]) for _, offsets in (expected, got))
+        box = np.abs(wanted - found).max(axis=1)[:, None]  # [active, 1]
         score = np.abs(first - second)
         self._candidates += int(candidates.sum())
         self._disagreeing += int((candidates & ((box > self._box_px) | (score > self._score))).sum())
@@ -168,7 +168,7 @@ class _Totals:
         return Parity(
             images=self.images,
             detections=self._detections,
-            unpaired=int(self._unpaired),
+            unpaired=self._unpaired,
             candidates=self._candidates,
             disagreeing=self._disagreeing,
             box_error_px=self._box_error,
@@ -196,10 +196,6 @@ def match_detections(first: Detections, second: Detections) -> list[tuple[int, i
         if all(row != taken[0] and column != taken[1] for taken in pairs):
             pairs.append((row, column))
     return pairs
-
-
-def _scores(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    return np.asarray(1 / (1 + np.exp(-np.clip(logits.astype(np.float64), -60, 60))), np.float64)
 
 
 def _cosine(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:

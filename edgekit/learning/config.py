@@ -91,7 +91,7 @@ class TrainConfig:
 
     sparse_scenes: float = 0.3
     """Share of the pictures shrunk onto an object-free part of another one. They teach the objectness network what
-    fixed cameras see; a detector of photographs gains nothing from them."""
+    fixed cameras see, at the price of fewer pictures in the style of the data."""
 
     seed: int = 0
     """Fixes initialisation, order and augmentation."""
