@@ -75,6 +75,17 @@ def test_the_blown_up_pair_is_worst(tmp_path: Path) -> None:
     assert ranking[1].sqnr_db < 25 < ranking[2].sqnr_db
 
 
+def test_a_dead_channel_with_huge_weights_costs_nothing(tmp_path: Path) -> None:
+    """Scales are per channel. Trained networks have such channels; onnxruntime's optimiser rounds per tensor there."""
+    graph = chain()
+    constants = dict(graph.constants)
+    constants["first.weight"] = constants["first.weight"].copy()
+    constants["first.weight"][0] *= 1000
+    constants["first.bias"] = np.array([-1e4, *constants["first.bias"][1:]], np.float32)
+    ranking = rank_layers({"net": saved(replace(graph, constants=constants), tmp_path / "net.onnx")}, pictures())
+    assert all(error.sqnr_db > 35 for error in ranking)
+
+
 def test_graphs_are_ranked_together_and_progress_is_told(tmp_path: Path) -> None:
     graphs = {"a": saved(chain(), tmp_path / "a.onnx"), "b": saved(chain(blow_up=True), tmp_path / "b.onnx")}
     told: list[tuple[int, int]] = []
