@@ -26,6 +26,7 @@ from edgekit.errors import EngineError, ExportError, GateError, StorageError
 from edgekit.exporters import CONVERTERS
 from edgekit.exporters.calibration import Calibration
 from edgekit.exporters.conversion import Precision
+from edgekit.exporters.equalisation import equalise_file
 from edgekit.exporters.gate import PARITY_IMAGES, GateReport, gate_error, run_gate
 from edgekit.exporters.pictures import (
     Picture,
@@ -165,7 +166,7 @@ def export_bundle(
             plan=plan,
             evidence=evidence,
             writer=writer,
-            onnx=export_onnx(checkpoint.model, Path(scratch)),
+            onnx=_prepared(export_onnx(checkpoint.model, Path(scratch)), plan, evidence),
             engine=engine,
             threads=threads,
             progress=progress,
@@ -314,9 +315,22 @@ class _Build:
             "kept_float": list(kept),
             "accuracy": None if report.accuracy is None else report.accuracy.to_json(),
             "parity": {"engine": report.engine, **report.to_json()["parity"]},
-            "provenance": {key: str(provenance.get(key, "unknown")) for key in ("training_data", "starting_weights")},
+            "provenance": {
+                "training_data": "unknown",
+                "starting_weights": "unknown",
+                **{name: str(value) for name, value in provenance.items()},
+            },
             "tool_versions": tool_versions(),
         }
+
+
+def _prepared(onnx: Mapping[str, Path], plan: ExportPlan, evidence: Evidence) -> Mapping[str, Path]:
+    """The float graphs, their channels evened out if they are to become int8."""
+    if plan.precision == "int8":
+        assert evidence.calibration is not None
+        for path in onnx.values():
+            equalise_file(path, evidence.calibration)
+    return onnx
 
 
 def tool_versions() -> dict[str, str]:

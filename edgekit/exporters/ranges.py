@@ -31,6 +31,9 @@ class Range:
     channel_means: NDArray[np.float64]
     """[C] mean of each channel over the sites where any channel is not zero; empty for what is not [1, C, H, W]."""
 
+    channel_highs: NDArray[np.float64]
+    """[C] largest value of each channel, 0 or more; empty like ``channel_means``."""
+
 
 def measure(path: Path, tensors: Sequence[str], calibration: Calibration) -> dict[str, Range]:
     """The range of each of ``tensors`` (results or inputs of the graph at ``path``).
@@ -40,6 +43,7 @@ def measure(path: Path, tensors: Sequence[str], calibration: Calibration) -> dic
     """
     lows, highs, images = np.zeros(len(tensors)), np.zeros(len(tensors)), 0
     sums, sites = [np.zeros(0)] * len(tensors), np.zeros(len(tensors))
+    channels = [np.zeros(0)] * len(tensors)
     for values in _run_all(path, tensors, calibration.inputs):
         images += 1
         lows = np.minimum(lows, [value.min() for value in values])
@@ -53,11 +57,13 @@ def measure(path: Path, tensors: Sequence[str], calibration: Calibration) -> dic
                 total = value.sum(axis=(0, 2, 3), dtype=np.float64)
                 sums[index] = total + sums[index] if images > 1 else total
                 sites[index] += int(value.any(axis=1).sum())
+                peak = np.maximum(value.max(axis=(0, 2, 3)).astype(np.float64), 0)
+                channels[index] = np.maximum(peak, channels[index]) if images > 1 else peak
     if images == 0:
         raise ExportError("calibration expects pictures, got none")
     return {
-        name: Range(low=float(low), high=float(high), channel_means=total / max(count, 1.0))
-        for name, low, high, total, count in zip(tensors, lows, highs, sums, sites, strict=True)
+        name: Range(low=float(low), high=float(high), channel_means=total / max(count, 1.0), channel_highs=peaks)
+        for name, low, high, total, count, peaks in zip(tensors, lows, highs, sums, sites, channels, strict=True)
     }
 
 
