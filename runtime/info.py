@@ -94,6 +94,7 @@ def _lines(document: dict[str, Any]) -> list[tuple[str, str]]:
         *lines,
         ("training data", provenance.get("training_data", "not recorded")),
         ("starting weights", provenance.get("starting_weights", "not recorded")),
+        *([("teacher", provenance["teacher"])] if "teacher" in provenance else []),
     ]
 
 

@@ -53,6 +53,11 @@ from edgekit.cli import Program
     type=click.Choice(["joint", "apart"]),
     help="Whether the detector trains under the objectness network's masks.",
 )
+@click.option(
+    "--teacher",
+    metavar="FILE.param",
+    help="A YOLOX in ncnn's format; the trunk learns to predict its features, which helps when pictures are few.",
+)
 @click.option("--seed", type=int)
 @click.option("--workers", type=int, help="Processes that read pictures.")
 @click.option("--evaluate-every", type=int, help="Epochs between evaluations.")

@@ -83,6 +83,16 @@ class TrainConfig:
     omg_weight: float = 1.0
     """Weight of the objectness loss; the two networks share no layer, so it only scales a learning rate."""
 
+    teacher: str = ""
+    """A YOLOX in ncnn's format (``NAME.param`` beside ``NAME.bin``) whose features the networks learn to predict
+    (``edgekit.learning.hints``); empty for none."""
+
+    hint_weight: float = 2.0
+    """Weight of the teacher's part of the detector's loss; that part starts near 1 and ends near a half."""
+
+    omg_hint_weight: float = 0.5
+    """The same beside the objectness loss, which ends near .2."""
+
     mask_recall_target: float = 0.985
     """The mask threshold is set so that this share of validation boxes keeps 70 % of its area active."""
 

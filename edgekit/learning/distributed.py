@@ -8,6 +8,7 @@ losses that were scaled up by the number of processes, and batch norm sees the w
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -56,14 +57,14 @@ def sum_over_processes(value: Tensor) -> Tensor:
     return total
 
 
-def sum_gradients(model: nn.Module) -> None:
-    """Sum the gradients of all processes in one message.
+def sum_gradients(parameters: Sequence[nn.Parameter]) -> None:
+    """Sum the gradients that ``parameters`` have in all processes, in one message.
 
     Losses are already divided by sums over all processes, so the sum is the gradient of the whole batch.
     """
     if world_size() == 1:
         return
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    gradients = [p.grad for p in parameters if p.grad is not None]
     flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
     dist.all_reduce(flat)
     offset = 0

@@ -20,10 +20,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("edgekit")
 
-COLUMNS = ("epoch", "size", "steps", "classification", "box", "objectness", "learning_rate", "seconds",
-           "ap50", "map", "ap50_mask_off", "map_mask_off", "mask_recall", "mask_threshold", "active_share",
-           "score_threshold")  # fmt: skip
-LOSSES = ("classification", "box", "objectness")
+LOSSES = ("classification", "box", "objectness", "hint", "omg_hint")
+COLUMNS = ("epoch", "size", "steps", *LOSSES, "learning_rate", "seconds", "ap50", "map", "ap50_mask_off",
+           "map_mask_off", "mask_recall", "mask_threshold", "active_share", "score_threshold")  # fmt: skip
 
 
 class Journal:
@@ -90,24 +89,21 @@ class Journal:
         self.sums = {}
         self._write()
         if self.talks:
-            log.info(
-                "epoch %d at %d px: classification %.3f box %.3f objectness %.3f, %.0f s",
-                epoch, self.size, row["classification"], row["box"], row["objectness"], row["seconds"],
-            )  # fmt: skip
+            losses = " ".join(f"{name} {row[name]:.3f}" for name in LOSSES)
+            log.info("epoch %d at %d px: %s, %.0f s", epoch, self.size, losses, row["seconds"])
 
-    def evaluation(self, scores: dict[str, Any], metrics: DetectionMetrics) -> None:
-        """Add the scores to the epoch's row."""
+    def evaluation(self, scores: dict[str, Any], metrics: DetectionMetrics | None) -> None:
+        """Add the scores to the epoch's row; without ``metrics`` only the masks were scored."""
         self._metrics = metrics
         if self.rows:
             self.rows[-1] |= {
                 name: round(value, 4) if isinstance(value, float) else value for name, value in scores.items()
             }
         self._write()
-        log.info(
-            "epoch %d: AP50 %.3f (mask off %.3f), mask recall %.3f at %.0f %% active",
-            scores["epoch"], scores["ap50"], scores["ap50_mask_off"], scores["mask_recall"],
-            100 * scores["active_share"],
-        )  # fmt: skip
+        masks = f"mask recall {scores['mask_recall']:.3f} at {scores['active_share']:.0%} active"
+        if metrics is not None:
+            masks = f"AP50 {scores['ap50']:.3f} (mask off {scores['ap50_mask_off']:.3f}), {masks}"
+        log.info("epoch %d: %s", scores["epoch"], masks)
 
     def rewind(self, *, epoch: int, sums: dict[str, float]) -> None:
         """Forget rows of epochs that a resumed run will do again."""

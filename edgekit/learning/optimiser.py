@@ -39,10 +39,15 @@ def _frozen_modules(model: MaskedDetector, config: TrainConfig) -> list[nn.Modul
     return [*fixed, backbone.stem, *backbone.blocks[: config.frozen_blocks]] if config.frozen_blocks else fixed
 
 
-def build_optimiser(model: MaskedDetector, config: TrainConfig, *, pretrained: bool) -> torch.optim.Optimizer:
-    """Four groups: (trunk or new) x (decayed or not); each remembers its share of the peak rate as ``share``."""
+def build_optimiser(
+    model: MaskedDetector, config: TrainConfig, *, pretrained: bool, further: nn.Module | None = None
+) -> torch.optim.Optimizer:
+    """Four groups: (trunk or new) x (decayed or not); each remembers its share of the peak rate as ``share``.
+
+    ``further`` is what learns beside the model and is not part of it.
+    """
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
+    for name, parameter in (*model.named_parameters(), *(further.named_parameters() if further else ())):
         if parameter.requires_grad:
             old = pretrained and name.startswith(("detector.backbone.", "omg.stem", "omg.stride_"))
             groups.setdefault((old, parameter.ndim > 1), []).append(parameter)

@@ -26,6 +26,7 @@ from edgekit.learning import distributed
 from edgekit.learning.batches import Batch, load_batches
 from edgekit.learning.config import TrainConfig
 from edgekit.learning.ema import WeightAverage
+from edgekit.learning.hints import FeatureHints
 from edgekit.learning.journal import Journal
 from edgekit.learning.optimiser import build_optimiser, freeze, set_learning_rate, training_mode
 from edgekit.learning.step import Losses, step_losses
@@ -57,6 +58,7 @@ class TrainingRun:
         provenance: dict[str, str],
         pretrained: bool,
         threads: int,
+        hints: FeatureHints | None = None,
     ) -> None:
         self.config, self.output, self.device, self.threads = config, output, device, threads
         self.provenance, self.pretrained = provenance, pretrained
@@ -72,9 +74,12 @@ class TrainingRun:
         if not pretrained:
             self.config = config = replace(config, frozen_blocks=0, freeze_statistics=False)
         freeze(self.model, config)
+        self.hints = hints.to(device) if hints is not None else None
         distributed.synchronise_batch_norms(self.model)
+        if self.hints is not None:
+            distributed.synchronise_batch_norms(self.hints)
         self.average = WeightAverage(self.model, config.ema_decay)
-        self.optimiser = build_optimiser(self.model, config, pretrained=pretrained)
+        self.optimiser = build_optimiser(self.model, config, pretrained=pretrained, further=self.hints)
         self.amp_type = _amp_type(config, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.amp_type == torch.float16)
         self.epoch = 0
@@ -148,6 +153,7 @@ class TrainingRun:
                 anchors=self.anchors,
                 config=self.config,
                 progress=self.epoch / self.config.epochs,
+                hints=self.hints,
             )
 
     def step(self, losses: Losses) -> None:
@@ -157,11 +163,11 @@ class TrainingRun:
             self.optimiser, self.config, step=self.global_step, total_steps=total_steps, plateaus=self.plateaus
         )
         self.optimiser.zero_grad(set_to_none=True)
-        self.scaler.scale(losses.total(self.config.omg_weight)).backward()  # type: ignore[no-untyped-call]
+        self.scaler.scale(losses.total(self.config)).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(self.optimiser)
-        distributed.sum_gradients(self.model)
-        parameters = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.config.clip_norm))
+        learning = [p for group in self.optimiser.param_groups for p in group["params"] if p.grad is not None]
+        distributed.sum_gradients(learning)
+        norm = float(torch.nn.utils.clip_grad_norm_(learning, self.config.clip_norm))
         if not self.scaler.is_enabled() and norm != norm:
             raise CheckpointError(
                 f"training diverged at step {self.global_step}: the gradient is NaN.\n"
@@ -216,27 +222,40 @@ class TrainingRun:
 
     def _evaluate(self, choice: ThresholdChoice | None) -> bool:
         assert choice is not None
+        self.scores = {
+            "epoch": self.epoch,
+            "mask_recall": choice.recall,
+            "mask_threshold": choice.threshold,
+            "active_share": choice.active_share,
+        }
+        if self.config.parts == "omg":
+            # The detector stays as it is, perhaps untrained; of mask networks of one recall, the sparest is best.
+            self.journal.evaluation(self.scores, None)
+            merit = 1 - choice.active_share
+        else:
+            merit = self._average_precision()
+        if merit <= self.best:
+            return False
+        self.best = merit
+        save_checkpoint(self.output / "best.pt", self._checkpoint(with_state=False))
+        return True
+
+    def _average_precision(self) -> float:
+        """AP50 of the averaged weights under their masks; more scores go into ``scores`` and the journal."""
         model = self.average.model
         on, masks = evaluate_model(model, self.validation, mask="omg", threads=self.threads)
         off, _ = evaluate_model(model, self.validation, mask="off", threads=self.threads)
         self.model.spec = model.spec = replace(model.spec, score_threshold=on.best_score_threshold())
-        self.scores = {
-            "epoch": self.epoch,
+        self.scores |= {
             "ap50": on.ap50,
             "map": on.map,
             "ap50_mask_off": off.ap50,
             "map_mask_off": off.map,
-            "mask_recall": choice.recall,
-            "mask_threshold": choice.threshold,
             "score_threshold": model.spec.score_threshold,
             "active_share": sum(active_share(mask) for mask in masks) / len(masks),
         }
         self.journal.evaluation(self.scores, on)
-        if on.ap50 <= self.best:
-            return False
-        self.best = on.ap50
-        save_checkpoint(self.output / "best.pt", self._checkpoint(with_state=False))
-        return True
+        return on.ap50
 
     def save(self) -> None:
         """Replace ``last.pt``."""
@@ -258,6 +277,8 @@ class TrainingRun:
         self.model.spec = self.average.model.spec = checkpoint.spec
         self.average.updates = state["average_updates"]
         self.optimiser.load_state_dict(state["optimiser"])
+        if self.hints is not None:
+            self.hints.load_state(state["hints"])
         self.scaler.load_state_dict(state["scaler"])
         for name in ("epoch", "batch_in_epoch", "evaluations_without_gain", "plateaus", "best"):
             setattr(self, name, state[name])
@@ -268,7 +289,8 @@ class TrainingRun:
         """Draw the plots and return the final scores."""
         if distributed.rank() == 0:
             self.journal.plots(self.average.model, self.validation, threads=self.threads)
-        return {**self.scores, "best_ap50": self.best, "output": str(self.output)}
+        best = {} if self.config.parts == "omg" else {"best_ap50": self.best}
+        return {**self.scores, **best, "output": str(self.output)}
 
     def _checkpoint(self, *, with_state: bool) -> Checkpoint:
         state = None
@@ -277,6 +299,7 @@ class TrainingRun:
                 "model": self.model.state_dict(),
                 "average_updates": self.average.updates,
                 "optimiser": self.optimiser.state_dict(),
+                "hints": self.hints.state() if self.hints is not None else {},
                 "scaler": self.scaler.state_dict(),
                 "journal": self.journal.sums,
                 **{

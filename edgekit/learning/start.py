@@ -18,12 +18,14 @@ from edgekit.learning import distributed
 from edgekit.learning.allocator import keep_freed_memory
 from edgekit.learning.batches import collate, normalise
 from edgekit.learning.config import TrainConfig, config_from_json
+from edgekit.learning.hints import FeatureHints
 from edgekit.learning.run import TrainingRun, save_config
 from edgekit.models.checkpoint import load_checkpoint
 from edgekit.models.default import default_checkpoint
 from edgekit.models.masked_detector import MaskedDetector
 from edgekit.models.registry import build, find_model
 from edgekit.models.starting_weights import read_tflite_convolutions, start_from_mobilenetv2
+from edgekit.models.yolox import YOLOXFeatures
 
 STATISTICS_IMAGES = 128
 """Pictures on which batch norm statistics are measured."""
@@ -81,6 +83,10 @@ def open_run(
     model = build(config.model, training.classes, size=max(size for _, size in config.sizes))
     start = starting_weights(weights)
     provenance = {"training_data": training.name, "starting_weights": _credit(start)}
+    teachers = [load_checkpoint(start).provenance.get("teacher", "")] if start and start.suffix == ".pt" else []
+    teachers += [Path(config.teacher).stem] if config.teacher else []
+    if any(teachers):
+        provenance["teacher"] = ", ".join(dict.fromkeys(filter(None, teachers)))
     if earlier is not None:
         provenance = earlier.provenance
     elif start is not None:
@@ -97,6 +103,7 @@ def open_run(
         provenance=provenance,
         pretrained=provenance["starting_weights"] != "random",
         threads=torch.get_num_threads(),
+        hints=_hints(model, training, config),
     )
     if resume:
         run.resume()
@@ -132,6 +139,15 @@ def _credit(start: Path | None) -> str:
     return f"{start.name} (trained on {earlier.get('training_data')}, from {earlier.get('starting_weights')})"
 
 
+def _hints(model: MaskedDetector, training: DetectionDataset, config: TrainConfig) -> FeatureHints | None:
+    """The teacher that the configuration names, its channels measured on this data."""
+    if not config.teacher:
+        return None
+    hints = FeatureHints(YOLOXFeatures(Path(config.teacher)))
+    hints.measure(_plain_pictures(model, training, config))
+    return hints.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
 def _device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: PyTorch sees no GPU here. Train on the CPU with --device cpu.")
@@ -161,12 +177,17 @@ def _load_weights(model: MaskedDetector, weights: Path, training: DetectionDatas
 
 
 def _statistics_batches(model: MaskedDetector, training: DetectionDataset, config: TrainConfig) -> list[Tensor]:
-    """Normalised pictures [16, 3, H, W], the first ones of the training split, without augmentation."""
+    """The plain pictures, normalised: float32 [16, 3, H, W]."""
+    return [normalise(images, model.spec) for images in _plain_pictures(model, training, config)]
+
+
+def _plain_pictures(model: MaskedDetector, training: DetectionDataset, config: TrainConfig) -> list[Tensor]:
+    """The first pictures of the training split without augmentation, uint8 [16, 3, H, W] each."""
     plain = TrainingSet(dataset=training, seed=config.seed, augmentation=0.0)
     size = model.spec.height
     count = min(STATISTICS_IMAGES, len(training))
     batches = []
     for start in range(0, count, 16):
         keys = [SampleKey(epoch=0, index=index, size=size) for index in range(start, min(start + 16, count))]
-        batches.append(normalise(collate([plain[key] for key in keys]).images, model.spec))
+        batches.append(collate([plain[key] for key in keys]).images)
     return batches

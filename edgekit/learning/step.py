@@ -10,26 +10,38 @@ from torch.nn import functional as F
 
 from edgekit.learning.batches import Batch, normalise
 from edgekit.learning.config import TrainConfig
+from edgekit.learning.hints import FeatureHints, hint_loss
 from edgekit.learning.losses import detection_loss, objectness_loss
 from edgekit.models.masked_detector import MaskedDetector
+from edgekit.models.masking import MaskPyramid
 from edgekit.spec import DetectorSpec
 
 
 @dataclass(frozen=True)
 class Losses:
-    """The three parts of the loss, scalars."""
+    """The parts of the loss, scalars."""
 
     classification: Tensor
     box: Tensor
     objectness: Tensor
+    hint: Tensor
+    omg_hint: Tensor
 
-    def total(self, omg_weight: float) -> Tensor:
+    def total(self, config: TrainConfig) -> Tensor:
         """What is minimised."""
-        return self.classification + self.box + omg_weight * self.objectness
+        detector = self.classification + self.box + config.hint_weight * self.hint
+        return detector + config.omg_weight * (self.objectness + config.omg_hint_weight * self.omg_hint)
 
 
 def step_losses(
-    model: MaskedDetector, batch: Batch, *, spec: DetectorSpec, anchors: Tensor, config: TrainConfig, progress: float
+    model: MaskedDetector,
+    batch: Batch,
+    *,
+    spec: DetectorSpec,
+    anchors: Tensor,
+    config: TrainConfig,
+    progress: float,
+    hints: FeatureHints | None = None,
 ) -> Losses:
     """Forward one batch.
 
@@ -40,15 +52,22 @@ def step_losses(
         anchors: [A, 4], of that spec.
         config: the run's.
         progress: 0..1 through the run.
+        hints: a teacher's, if there is one.
     """
     images = normalise(batch.images, spec).contiguous(memory_format=torch.channels_last)
-    objectness = model.omg(images)
+    omg_maps = model.omg.features(images)
+    objectness = model.omg.predict(omg_maps[0])
     from_masks = objectness_loss(objectness, batch.labels, batch.weights)
-    nothing = torch.zeros_like(from_masks)
+    nothing = hint = omg_hint = torch.zeros_like(from_masks)
+    targets = hints.targets(batch.images) if hints is not None else []
+    if hints is not None and objectness.requires_grad:
+        omg_hint = hint_loss(hints.omg, omg_maps, targets, None, batch.labels)
     if config.parts == "omg":
-        return Losses(nothing, nothing, from_masks)
+        return Losses(nothing, nothing, from_masks, nothing, omg_hint)
     mask = training_mask(model, objectness, batch, config=config, progress=progress)
-    logits, offsets = model.detector(images, mask)
+    pyramid = MaskPyramid(mask)
+    maps = model.detector.features(images, pyramid)
+    logits, offsets = model.detector.predict(maps, pyramid)
     classification, box = detection_loss(
         spec,
         logits=logits,
@@ -57,7 +76,9 @@ def step_losses(
         active=active_anchors(spec, mask) if mask is not None else torch.ones_like(logits[..., 0], dtype=torch.bool),
         truth=batch.truth,
     )
-    return Losses(classification, box, from_masks if objectness.requires_grad else nothing)
+    if hints is not None:
+        hint = hint_loss(hints.detector, maps, targets, mask, batch.labels)
+    return Losses(classification, box, from_masks if objectness.requires_grad else nothing, hint, omg_hint)
 
 
 def training_mask(

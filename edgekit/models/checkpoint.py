@@ -35,7 +35,7 @@ class Checkpoint:
     """Its scores when it was saved."""
 
     provenance: dict[str, str] = field(default_factory=dict)
-    """``training_data`` and ``starting_weights``, for the model card."""
+    """``training_data``, ``starting_weights`` and, if there was one, ``teacher``, for the model card."""
 
     state: dict[str, Any] | None = None
     """Optimiser, averages and counters to resume from; only ``last.pt`` has it."""

@@ -8,6 +8,7 @@ outside the mask too; masking outputs needs one multiplication a convolution, al
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -59,5 +60,24 @@ class ConvBNReLU6(nn.Sequential):
 
     def forward(self, features: Tensor, pyramid: MaskPyramid) -> Tensor:  # type: ignore[override]
         """[B, inputs, H, W] -> [B, outputs, H/stride, W/stride]."""
+        if torch.is_grad_enabled() and not self.get_submodule("bn").training:
+            return pyramid.apply(self._with_fixed_statistics(features))
         output: Tensor = super().forward(features)  # type: ignore[no-untyped-call]
         return pyramid.apply(output)
+
+    def _with_fixed_statistics(self, features: Tensor) -> Tensor:
+        """The same function with the batch norm folded into the weight: a pass over the features less, both ways.
+
+        Gradients reach the convolution's weight and the batch norm's scale and shift through the product.
+        """
+        conv, bn = self.get_submodule("conv"), self.get_submodule("bn")
+        assert isinstance(conv, nn.Conv2d)
+        assert isinstance(bn, nn.BatchNorm2d)
+        assert bn.running_mean is not None
+        assert bn.running_var is not None
+        scale = bn.weight * torch.rsqrt(bn.running_var + bn.eps)
+        shift = bn.bias - bn.running_mean * scale
+        output = F.conv2d(
+            features, conv.weight * scale[:, None, None, None], shift, conv.stride, conv.padding, groups=conv.groups
+        )
+        return F.relu6(output, inplace=True) if hasattr(self, "act") else output

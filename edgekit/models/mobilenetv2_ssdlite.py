@@ -100,11 +100,19 @@ class MobileNetV2SSDLite(nn.Module):
             Class logits [B, A, C] and box offsets [B, A, 4] (dx, dy, dw, dh before the variances).
         """
         pyramid = MaskPyramid(mask)
+        return self.predict(self.features(image, pyramid), pyramid)
+
+    def features(self, image: Tensor, pyramid: MaskPyramid) -> list[Tensor]:
+        """The six feature maps, finest first: [B, 576, H/16, W/16], [B, 1280, H/32, W/32], then the extra layers'."""
         stride_16, features = self.backbone(pyramid.apply(image), pyramid)
         maps = [stride_16, features]
         for extra in self.extras:
             features = extra(features, pyramid)
             maps.append(features)
+        return maps
+
+    def predict(self, maps: list[Tensor], pyramid: MaskPyramid) -> tuple[Tensor, Tensor]:
+        """From :meth:`features` to what :meth:`forward` returns."""
         logits = [head(features, pyramid) for head, features in zip(self.class_heads, maps, strict=True)]
         offsets = [head(features, pyramid) for head, features in zip(self.box_heads, maps, strict=True)]
         return torch.cat(logits, dim=1), torch.cat(offsets, dim=1)

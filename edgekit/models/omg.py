@@ -48,6 +48,11 @@ class OMG(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """[B, 3, H, W] RGB in [-1, 1) -> objectness logits [B, 1, H/16, W/16]; H and W are multiples of 64."""
+        logits: Tensor = self.predict(self.features(image)[0])
+        return logits
+
+    def features(self, image: Tensor) -> list[Tensor]:
+        """What :meth:`forward` predicts from [B, 48, H/16, W/16], and the coarser map above it [B, 48, H/32, W/32]."""
         everything = MaskPyramid(None)
         features = self.stem(F.avg_pool2d(image, kernel_size=2, stride=2), everything)
         maps = []
@@ -57,6 +62,5 @@ class OMG(nn.Module):
             maps.append(features)
         top = self.lateral_32(maps[2], everything)
         top = self.lateral_16(maps[1], everything) + F.interpolate(top, scale_factor=2.0, mode="nearest")
-        top = self.lateral_8(maps[0], everything) + F.interpolate(top, scale_factor=2.0, mode="nearest")
-        logits: Tensor = self.predict(self.mix(self.smooth(top, everything), everything))
-        return logits
+        fine = self.lateral_8(maps[0], everything) + F.interpolate(top, scale_factor=2.0, mode="nearest")
+        return [self.mix(self.smooth(fine, everything), everything), top]

@@ -11,7 +11,7 @@ from edgekit.masks.pyramid import mask_at
 from edgekit.metrics.macs import count_macs
 from edgekit.models.anchors import anchor_boxes, anchor_mask, decode
 from edgekit.models.masked_detector import MaskedDetector
-from edgekit.models.masking import MaskPyramid
+from edgekit.models.masking import ConvBNReLU6, MaskPyramid
 from edgekit.models.registry import build
 
 VOC = tuple(f"class {index}" for index in range(20))
@@ -77,6 +77,28 @@ def test_every_convolution_reads_zeros_outside_the_mask(model: MaskedDetector, b
         hook.remove()
     assert len(seen) == len(convolutions)
     assert max(seen) == 0
+
+
+def test_fixed_statistics_are_folded_without_changing_anything() -> None:
+    """Where gradients are wanted and statistics fixed, batch norm goes into the weight: same values, same gradients."""
+    torch.manual_seed(0)
+    layer = ConvBNReLU6(6, 8, 3, stride=2, groups=2).double().eval()
+    for values in (layer.get_parameter("bn.weight"), layer.get_buffer("bn.running_var")):
+        torch.nn.init.uniform_(values, 0.5, 2.0)
+    torch.nn.init.normal_(layer.get_parameter("bn.bias"))
+    torch.nn.init.normal_(layer.get_buffer("bn.running_mean"))
+    image = torch.randn(2, 6, 8, 8, dtype=torch.double, requires_grad=True)
+    learning = [image, *layer.parameters()]
+    folded = layer(image, MaskPyramid(None))
+    expected = layer.get_submodule("act")(layer.get_submodule("bn")(layer.get_submodule("conv")(image)))
+    torch.testing.assert_close(folded, expected)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(image, MaskPyramid(None)), expected)
+    weights = torch.randn_like(folded)
+    ours = torch.autograd.grad((folded * weights).sum(), learning)
+    theirs = torch.autograd.grad((expected * weights).sum(), learning)
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other)
 
 
 def test_inactive_anchors_are_zero_and_do_not_see_the_background(model: MaskedDetector, blob: Tensor) -> None:

@@ -65,12 +65,13 @@ def test_a_checkpoint(tmp_path: Path) -> None:
     from edgekit.models.registry import build
 
     model = build("mobilenetv2-ssdlite-omg", ("a", "b"), size=64).eval()
-    provenance = {"training_data": "photographs", "starting_weights": "ImageNet"}
+    provenance = {"training_data": "photographs", "starting_weights": "ImageNet", "teacher": "a large one"}
     save_checkpoint(tmp_path / "best.pt", Checkpoint(model=model, metrics={"ap50": 0.5}, provenance=provenance))
     text = output(tmp_path / "best.pt")
     assert "mobilenetv2-ssdlite-omg" in text
     assert "ap50              0.5" in text
     assert "training data     photographs" in text
+    assert "teacher           a large one" in text
     document = json.loads(output(tmp_path / "best.pt", "--json"))
     assert document["kind"] == "checkpoint"
     assert document["parameters"] == sum(value.numel() for value in model.parameters())
