@@ -10,6 +10,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -29,9 +30,18 @@ LIMITS = {default_checkpoint(): 8_000_000, default_bundle(): 5_000_000}
 @click.option("--data", type=click.Path(exists=True, path_type=Path), required=True, help="The training data.")
 @click.option("--limit", type=int, help="Measure AP50 on this many pictures only.")
 @click.option("--keep-float", help="Layers to keep in float32, as in `edgekit export`.")
-def main(checkpoint: Path, data: Path, limit: int | None, keep_float: str | None) -> None:
+@click.option(
+    "--omg",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Take the mask network and its threshold from this checkpoint (`edgekit train --parts omg`).",
+)
+def main(checkpoint: Path, data: Path, limit: int | None, keep_float: str | None, omg: Path | None) -> None:
     """Ship CHECKPOINT as `default`."""
     trained = load_checkpoint(checkpoint)
+    if omg is not None:
+        masks = load_checkpoint(omg)
+        trained.model.omg.load_state_dict(masks.model.omg.state_dict())
+        trained.model.spec = replace(trained.spec, mask_threshold=masks.spec.mask_threshold)
     ASSETS.mkdir(exist_ok=True)
     save_checkpoint(default_checkpoint(), trained.without_state(), half=True)
     with tempfile.TemporaryDirectory() as folder:
