@@ -145,11 +145,15 @@ def training(_: Path, run: Path) -> dict[str, Any]:
     config = json.loads((run / "config.json").read_text())
     with (run / "log.csv").open(newline="") as file:
         log = list(csv.DictReader(file))
-    columns = ["epoch", "size", "classification", "box", "objectness", "ap50", "mask_recall", "active_share"]
+    columns = ["epoch", "size", "classification", "box", "objectness", "hint", "omg_hint", "ap50", "mask_recall",
+               "active_share"]  # fmt: skip
+    columns = [name for name in columns if any(float(row.get(name) or 0) for row in log)]
     rows = [[row[name] or None for name in columns] for row in log]
+    taught = f", teacher {Path(config['teacher']).stem}" if config.get("teacher") else ""
     note = (
-        f"Batch {config['batch_size']}, {config['optimiser']}, peak rate {config['learning_rate']:g}, "
-        f"masks {config['masks']}, seed {config['seed']}."
+        f"Learning: {config['parts']}{taught}. Batch {config['batch_size']}, {config['optimiser']}, peak rate "
+        f"{config['learning_rate']:g} (trunk {config['backbone_rate']:g} of it), masks {config['masks']}, sparse "
+        f"scenes {config['sparse_scenes']:g}, seed {config['seed']}."
     )
     return {"columns": columns, "rows": rows, "note": note}
 
