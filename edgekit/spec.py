@@ -66,10 +66,6 @@ class DetectorSpec:
     mask_threshold: float = 0.1
     """Cells whose objectness (0..1) reaches it are active; low, because a lost cell is a lost object."""
 
-    mask_halo: float = 0.0
-    """Near a cell of objectness m, others are active only from ``mask_halo`` * m * m on (``edgekit.masks.threshold``);
-    0 makes every cell stand for itself."""
-
     mask_dilation: int = 0
     """Active cells grow by this many cells in all eight directions."""
 

@@ -78,8 +78,7 @@ def _lines(document: dict[str, Any]) -> list[tuple[str, str]]:
         ("anchors", f"{anchors} on {len(spec['anchors'])} levels"),
         (
             "mask",
-            f"{spec['mask_grid']}x{spec['mask_grid']} cells, active from {spec['mask_threshold']:g}"
-            f" (near strong ones {spec.get('mask_halo', 0):g}), "
+            f"{spec['mask_grid']}x{spec['mask_grid']} cells, active from {spec['mask_threshold']:g}, "
             f"dilated by {spec['mask_dilation']}",
         ),
         (

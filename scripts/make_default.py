@@ -33,7 +33,7 @@ LIMITS = {default_checkpoint(): 8_000_000, default_bundle(): 5_000_000}
 @click.option(
     "--omg",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Take the mask network and its thresholds from this checkpoint (`edgekit train --parts omg`).",
+    help="Take the mask network and its threshold from this checkpoint (`edgekit train --parts omg`).",
 )
 def main(checkpoint: Path, data: Path, limit: int | None, keep_float: str | None, omg: Path | None) -> None:
     """Ship CHECKPOINT as `default`."""
@@ -41,9 +41,7 @@ def main(checkpoint: Path, data: Path, limit: int | None, keep_float: str | None
     if omg is not None:
         masks = load_checkpoint(omg)
         trained.model.omg.load_state_dict(masks.model.omg.state_dict())
-        trained.model.spec = replace(
-            trained.spec, mask_threshold=masks.spec.mask_threshold, mask_halo=masks.spec.mask_halo
-        )
+        trained.model.spec = replace(trained.spec, mask_threshold=masks.spec.mask_threshold)
     ASSETS.mkdir(exist_ok=True)
     save_checkpoint(default_checkpoint(), trained.without_state(), half=True)
     with tempfile.TemporaryDirectory() as folder:

@@ -188,8 +188,6 @@ def read_spec(value: object, where: str = "spec") -> DetectorSpec:
         root.number(key, 1e-9, 1e6)
     for key in ("score_threshold", "nms_iou", "mask_threshold"):
         root.number(key, 0, 1)
-    if "mask_halo" in root.value:  # bundles before it have none
-        root.number("mask_halo", 0, 1)
     root.integer("max_detections", 1, 100_000)
     grid = root.integer("mask_grid", 1, 1024)
     root.integer("mask_dilation", 0, grid)

@@ -93,9 +93,6 @@ class TrainConfig:
     omg_hint_weight: float = 0.5
     """The same beside the objectness loss, which ends near .2."""
 
-    mask_halo: float = 0.2
-    """How much objectness a cell must have near a strong one (``edgekit.masks.threshold``)."""
-
     mask_recall_target: float = 0.985
     """The mask threshold is set so that this share of validation boxes keeps 70 % of its area active."""
 

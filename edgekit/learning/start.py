@@ -81,7 +81,6 @@ def open_run(
     validation = _limited(open_dataset(data, "val", classes=training.classes), limit)
     torch.manual_seed(config.seed)
     model = build(config.model, training.classes, size=max(size for _, size in config.sizes))
-    model.spec = replace(model.spec, mask_halo=config.mask_halo)
     start = starting_weights(weights)
     provenance = {"training_data": training.name, "starting_weights": _credit(start)}
     teachers = [load_checkpoint(start).provenance.get("teacher", "")] if start and start.suffix == ".pt" else []

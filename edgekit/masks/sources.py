@@ -3,7 +3,7 @@
 ``parse_mask_source`` reads what ``--mask`` accepts:
 
 =================== ==================================================================================
-``omg``             the OMG network: cells whose objectness says that something can be there
+``omg``             the OMG network: cells whose objectness reaches ``spec.mask_threshold``, dilated
 ``off``             every cell active, padding too: the plain detector, bit for bit
 ``truth``           the cells under ground-truth boxes: a perfect mask, for analysis
 ``FILE.json``       the cells under polygons (``edgekit.masks.polygon`` has the format)
@@ -28,8 +28,7 @@ from numpy.typing import NDArray
 from edgekit.data.letterbox import Letterboxed
 from edgekit.errors import UsageError
 from edgekit.masks.polygon import polygons_to_mask, read_polygons
-from edgekit.masks.pyramid import Mask, boxes_to_mask
-from edgekit.masks.threshold import active_cells
+from edgekit.masks.pyramid import Mask, boxes_to_mask, dilate
 from edgekit.spec import DetectorSpec
 
 
@@ -59,8 +58,9 @@ class MaskSource(Protocol):
 
 
 def omg(frame: MaskInput) -> Mask:
-    """Cells that the OMG network finds worth looking at (``edgekit.masks.threshold``)."""
-    return active_cells(frame.objectness(), frame.spec) & picture_cells(frame.letterboxed, frame.spec)
+    """Cells that the OMG network finds worth looking at, grown by ``spec.mask_dilation`` cells."""
+    active: Mask = frame.objectness() >= frame.spec.mask_threshold
+    return dilate(active, frame.spec.mask_dilation) & picture_cells(frame.letterboxed, frame.spec)
 
 
 def off(frame: MaskInput) -> Mask:

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgekit.masks.threshold import REACH
 from edgekit.models.mobilenetv2_ssdlite import MobileNetV2SSDLite
 from edgekit.models.omg import OMG
 from edgekit.spec import DetectorSpec
@@ -32,14 +31,11 @@ class MaskedDetector(nn.Module):
         return logits, offsets, objectness
 
     def binary_mask(self, objectness: Tensor) -> Tensor:
-        """Objectness logits [B, 1, G, G] -> mask of zeros and ones, as the spec says (``edgekit.masks.threshold``).
+        """Objectness logits [B, 1, G, G] -> mask of zeros and ones, thresholded and dilated as the spec says.
 
         No gradient passes: the mask net learns from its own labels (see ``edgekit.learning.losses``).
         """
-        probability = torch.sigmoid(objectness.detach())
-        strongest = F.max_pool2d(probability, kernel_size=2 * REACH + 1, stride=1, padding=REACH)
-        needed = (self.spec.mask_halo * strongest.square()).clamp_min(self.spec.mask_threshold)
-        mask = (probability >= needed).to(objectness.dtype)
+        mask = (torch.sigmoid(objectness.detach()) >= self.spec.mask_threshold).to(objectness.dtype)
         if self.spec.mask_dilation:
             size = 2 * self.spec.mask_dilation + 1
             mask = F.max_pool2d(mask, kernel_size=size, stride=1, padding=self.spec.mask_dilation)

@@ -63,11 +63,7 @@ def test_optional_fields(document: dict[str, Any]) -> None:
 NUMBERS: list[tuple[str, Any]] = [
     *[(f"spec/{name}", bad) for name in ("height", "width", "max_detections", "mask_grid") for bad in (0, -1, 1.5)],
     *[(f"spec/{name}", bad) for name in ("std", "centre_variance", "size_variance") for bad in (0, -1, 10**400)],
-    *[
-        (f"spec/{name}", bad)
-        for name in ("score_threshold", "nms_iou", "mask_threshold", "mask_halo")
-        for bad in (-0.1, 1.1)
-    ],
+    *[(f"spec/{name}", bad) for name in ("score_threshold", "nms_iou", "mask_threshold") for bad in (-0.1, 1.1)],
     ("spec/mean", 1e7),
     ("spec/mask_dilation", -1),
     ("threads", 0),
@@ -183,11 +179,8 @@ def test_every_field_is_required(document: dict[str, Any]) -> None:
 @pytest.mark.parametrize("key", [field.name for field in dataclasses.fields(DetectorSpec)])
 def test_every_field_of_the_spec_is_required_and_checked(document: dict[str, Any], key: str) -> None:
     del document["spec"][key]
-    if key == "mask_halo":  # younger than the format
-        assert read_manifest(document).spec.mask_halo == 0
-    else:
-        with pytest.raises(BundleError, match=rf"spec\.{key} is missing"):
-            read_manifest(document)
+    with pytest.raises(BundleError, match=rf"spec\.{key} is missing"):
+        read_manifest(document)
     document["spec"][key] = {"no": "such value"}
     with pytest.raises(BundleError, match=rf"spec\.{key} must be"):
         read_manifest(document)

@@ -42,7 +42,7 @@ def test_a_bundle_for_people(bundle: Path) -> None:
         "classes           2: red, blue",
         "input             64x64 RGB, letterboxed; (pixel - 128) / 128",
         "anchors           20 on 2 levels",
-        "mask              4x4 cells, active from 0.1 (near strong ones 0), dilated by 0",
+        "mask              4x4 cells, active from 0.1, dilated by 0",
         "format            onnx, fp32, for raspberry-pi-4",
         "calibration       128 images",
         "kept in float     1 layers",
