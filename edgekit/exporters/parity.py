@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from edgekit.boxes import iou_matrix
 from edgekit.data.letterbox import letterbox
 from edgekit.detections import Detections
+from edgekit.exporters.quantisation import saturated
 from edgekit.models.anchors import anchor_boxes, anchor_mask, decode
 from edgekit.pipeline import Pipeline, sigmoid
 from edgekit.spec import DetectorSpec
@@ -36,7 +37,7 @@ RawOutputs = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 @dataclass(frozen=True, kw_only=True)
 class TensorParity:
-    """One raw output of the detector at active anchors, over all pictures."""
+    """One raw output of the detector at active anchors, over all pictures; logits as far as scores can tell them."""
 
     cosine: float
     """Smallest cosine of the angle between the two tensors of a picture; 1 is equal up to a factor."""
@@ -160,7 +161,7 @@ class _Totals:
 
     def _add_tensors(self, expected: RawOutputs, got: RawOutputs, active: NDArray[np.bool_]) -> None:
         for name, wanted, found in zip(RAW_TENSORS, expected, got, strict=True):
-            a, b = wanted[0][active].astype(np.float64).ravel(), found[0][active].astype(np.float64).ravel()
+            a, b = (saturated(name, side[0][active]).astype(np.float64).ravel() for side in (wanted, found))
             self._cosines[name].append(_cosine(a, b))
             self._max_abs[name] = max(self._max_abs[name], float(np.abs(a - b).max()))
 

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from edgekit.exporters.calibration import Calibration
+from edgekit.exporters.onnx_build import build_model, save_model
 from edgekit.exporters.onnx_graph import read_graph
-from edgekit.exporters.quantisation import MASK, Affine, float_tensors, plan_activations, quantise_convolution
+from edgekit.exporters.quantisation import (
+    LOGIT_LIMIT,
+    MASK,
+    Affine,
+    float_tensors,
+    plan_activations,
+    quantise_convolution,
+    saturated,
+)
 from edgekit.exporters.ranges import measure
 
 
@@ -62,6 +72,20 @@ def test_what_a_mask_hides_does_not_widen_a_range(graphs: dict[str, Path], calib
     plan = plan_activations(graphs["detector"], graph, calibration)
     masked = measure(graphs["detector"], ["project.masked"], calibration)["project.masked"]
     assert plan["project"].scale * 255 <= (masked.high - masked.low) * 1.001
+
+
+def test_logits_beyond_any_score_do_not_coarsen_the_others(graphs: dict[str, Path], calibration: Calibration) -> None:
+    """A head that is very sure of some background, as trained ones are, keeps fine steps where scores are decided."""
+    graph = read_graph(graphs["detector"])
+    certain = dict(graph.constants)
+    certain["class_logits.near.bias"] = certain["class_logits.near.bias"] + np.array([-135, 0, 0, 0], np.float32)
+    path = graphs["detector"].with_name("certain.onnx")
+    save_model(build_model(replace(graph, constants=certain)), path)
+    plan = plan_activations(path, read_graph(path), calibration)
+    assert plan["class_logits"].scale * 255 <= 2 * LOGIT_LIMIT
+    assert plan["class_logits"] == plan["class_logits.near"]
+    assert saturated("class_logits", np.float32([-135, 2])).tolist() == [-LOGIT_LIMIT, 2]
+    assert saturated("box_offsets", np.float32([-135, 2])).tolist() == [-135, 2]
 
 
 def test_float_spreads_to_what_only_moves_values(graphs: dict[str, Path]) -> None:
