@@ -28,7 +28,7 @@ for _ in range(5):
     loss = (model(inputs.chunk(processes)[rank]) - wanted.chunk(processes)[rank]).square().sum() / wanted.numel()
     optimiser.zero_grad()
     loss.backward()
-    distributed.sum_gradients(model)
+    distributed.sum_gradients(list(model.parameters()))
     optimiser.step()
 if rank == 0:
     print(json.dumps([value.double().flatten().tolist() for value in model.state_dict().values()]))
