@@ -43,7 +43,18 @@ def pets09(shared: Path) -> Path:
 @pytest.fixture(scope="session")
 def tiny() -> ModuleType:
     """``tests/tiny.py``: makes a detector of two convolutions in every graph format, and bundles of it."""
-    specification = importlib.util.spec_from_file_location("tiny", ROOT / "tests" / "tiny.py")
+    return _beside("tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_yolox() -> ModuleType:
+    """``tests/tiny_yolox.py``: writes a YOLOX in miniature as ncnn files."""
+    return _beside("tiny_yolox")
+
+
+def _beside(name: str) -> ModuleType:
+    """The module ``tests/NAME.py``, which no test imports by name: the tests are no package."""
+    specification = importlib.util.spec_from_file_location(name, ROOT / "tests" / f"{name}.py")
     assert specification is not None
     assert specification.loader is not None
     module = importlib.util.module_from_spec(specification)

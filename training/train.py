@@ -56,7 +56,7 @@ from edgekit.cli import Program
 @click.option(
     "--teacher",
     metavar="FILE.param",
-    help="A YOLOX in ncnn's format; the trunk learns to predict its features, which helps when pictures are few.",
+    help="A YOLOX in ncnn's format; both networks learn to predict its features, which helps when pictures are few.",
 )
 @click.option("--seed", type=int)
 @click.option("--workers", type=int, help="Processes that read pictures.")

@@ -166,7 +166,7 @@ def export_bundle(
             plan=plan,
             evidence=evidence,
             writer=writer,
-            onnx=_prepared(export_onnx(checkpoint.model, Path(scratch)), plan, evidence),
+            onnx=export_onnx(checkpoint.model, Path(scratch)),
             engine=engine,
             threads=threads,
             progress=progress,
@@ -174,6 +174,7 @@ def export_bundle(
         pictures = build.pictures()
         found = choose_golden(reference, pictures)  # a reference that cannot run fails here, before any conversion
         golden = found if evidence.golden is None else evidence.golden
+        build.equalise()
         kept, ranking = build.choose_kept(keep_float or KeepFloat())
         try:
             candidate = build.convert(kept)
@@ -231,6 +232,12 @@ class _Build:
         if evidence.pictures:
             return list(evidence.pictures[:PARITY_IMAGES])
         return [drawn_scene(spec) if evidence.golden is None else evidence.golden]
+
+    def equalise(self) -> None:
+        """Even out the channels of the float graphs that are to become int8."""
+        if self.plan.precision == "int8" and self.evidence.calibration is not None:
+            for path in self.onnx.values():
+                equalise_file(path, self.evidence.calibration)
 
     def choose_kept(self, wanted: KeepFloat) -> tuple[tuple[str, ...], tuple[LayerError, ...]]:
         """The layers to keep in float32, and the ranking if it was needed to find them."""
@@ -322,15 +329,6 @@ class _Build:
             },
             "tool_versions": tool_versions(),
         }
-
-
-def _prepared(onnx: Mapping[str, Path], plan: ExportPlan, evidence: Evidence) -> Mapping[str, Path]:
-    """The float graphs, their channels evened out if they are to become int8."""
-    if plan.precision == "int8":
-        assert evidence.calibration is not None
-        for path in onnx.values():
-            equalise_file(path, evidence.calibration)
-    return onnx
 
 
 def tool_versions() -> dict[str, str]:

@@ -31,7 +31,6 @@ from edgekit.learning.journal import Journal
 from edgekit.learning.optimiser import build_optimiser, freeze, set_learning_rate, training_mode
 from edgekit.learning.step import Losses, step_losses
 from edgekit.learning.validation import ThresholdChoice, choose_mask_threshold, evaluate_model
-from edgekit.masks.statistics import active_share
 from edgekit.models.anchors import anchor_boxes
 from edgekit.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from edgekit.models.masked_detector import MaskedDetector
@@ -243,8 +242,8 @@ class TrainingRun:
     def _average_precision(self) -> float:
         """AP50 of the averaged weights under their masks; more scores go into ``scores`` and the journal."""
         model = self.average.model
-        on, masks = evaluate_model(model, self.validation, mask="omg", threads=self.threads)
-        off, _ = evaluate_model(model, self.validation, mask="off", threads=self.threads)
+        on = evaluate_model(model, self.validation, mask="omg", threads=self.threads)
+        off = evaluate_model(model, self.validation, mask="off", threads=self.threads)
         self.model.spec = model.spec = replace(model.spec, score_threshold=on.best_score_threshold())
         self.scores |= {
             "ap50": on.ap50,
@@ -252,7 +251,6 @@ class TrainingRun:
             "ap50_mask_off": off.ap50,
             "map_mask_off": off.map,
             "score_threshold": model.spec.score_threshold,
-            "active_share": sum(active_share(mask) for mask in masks) / len(masks),
         }
         self.journal.evaluation(self.scores, on)
         return on.ap50

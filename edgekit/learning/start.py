@@ -20,7 +20,7 @@ from edgekit.learning.batches import collate, normalise
 from edgekit.learning.config import TrainConfig, config_from_json
 from edgekit.learning.hints import FeatureHints
 from edgekit.learning.run import TrainingRun, save_config
-from edgekit.models.checkpoint import load_checkpoint
+from edgekit.models.checkpoint import Checkpoint, load_checkpoint
 from edgekit.models.default import default_checkpoint
 from edgekit.models.masked_detector import MaskedDetector
 from edgekit.models.registry import build, find_model
@@ -82,17 +82,19 @@ def open_run(
     torch.manual_seed(config.seed)
     model = build(config.model, training.classes, size=max(size for _, size in config.sizes))
     start = starting_weights(weights)
-    provenance = {"training_data": training.name, "starting_weights": _credit(start)}
-    teachers = [load_checkpoint(start).provenance.get("teacher", "")] if start and start.suffix == ".pt" else []
-    teachers += [Path(config.teacher).stem] if config.teacher else []
-    if any(teachers):
-        provenance["teacher"] = ", ".join(dict.fromkeys(filter(None, teachers)))
     if earlier is not None:
         provenance = earlier.provenance
-    elif start is not None:
-        _load_weights(model, start, training, config)
-    elif distributed.rank() == 0:
-        log.warning("training starts from random weights, which needs far more data and time than --weights")
+    else:
+        source = load_checkpoint(start) if start is not None and start.suffix == ".pt" else None
+        provenance = _provenance(training, start, source, config)
+        if source is not None:
+            _load_fitting(model, source, where=start)
+        elif start is not None:
+            folded = read_tflite_convolutions(start)
+            batches = _statistics_batches(model, training, config)
+            start_from_mobilenetv2(model.detector.backbone, model.omg, folded, batches)
+        elif distributed.rank() == 0:
+            log.warning("training starts from random weights, which needs far more data and time than --weights")
     run = TrainingRun(
         config,
         model,
@@ -103,7 +105,7 @@ def open_run(
         provenance=provenance,
         pretrained=provenance["starting_weights"] != "random",
         threads=torch.get_num_threads(),
-        hints=_hints(model, training, config),
+        hints=_hints(model, training, config, resume=resume),
     )
     if resume:
         run.resume()
@@ -129,22 +131,32 @@ def starting_weights(text: str) -> Path | None:
     return path
 
 
-def _credit(start: Path | None) -> str:
-    """What a model card says of the starting weights; a checkpoint passes on where it came from itself."""
-    if start is None:
-        return "random"
-    if start.suffix != ".pt":
-        return start.name
-    earlier = load_checkpoint(start).provenance
-    return f"{start.name} (trained on {earlier.get('training_data')}, from {earlier.get('starting_weights')})"
+def _provenance(
+    training: DetectionDataset, start: Path | None, source: Checkpoint | None, config: TrainConfig
+) -> dict[str, str]:
+    """What a model card says; a checkpoint to start from passes on where it came from itself."""
+    weights, teachers = "random" if start is None else start.name, []
+    if source is not None:
+        earlier = source.provenance
+        weights += f" (trained on {earlier.get('training_data')}, from {earlier.get('starting_weights')})"
+        teachers.append(earlier.get("teacher", ""))
+    if config.teacher:
+        teachers.append(Path(config.teacher).stem)
+    provenance = {"training_data": training.name, "starting_weights": weights}
+    if any(teachers):
+        provenance["teacher"] = ", ".join(dict.fromkeys(filter(None, teachers)))
+    return provenance
 
 
-def _hints(model: MaskedDetector, training: DetectionDataset, config: TrainConfig) -> FeatureHints | None:
-    """The teacher that the configuration names, its channels measured on this data."""
+def _hints(
+    model: MaskedDetector, training: DetectionDataset, config: TrainConfig, *, resume: bool
+) -> FeatureHints | None:
+    """The teacher that the configuration names, its channels measured on this data or, resuming, to be restored."""
     if not config.teacher:
         return None
     hints = FeatureHints(YOLOXFeatures(Path(config.teacher)))
-    hints.measure(_plain_pictures(model, training, config))
+    if not resume:
+        hints.measure(_plain_pictures(model, training, config))
     return hints.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
@@ -160,16 +172,13 @@ def _limited(dataset: DetectionDataset, limit: int | None) -> DetectionDataset:
     return dataset if limit is None else replace(dataset, samples=tuple(islice(dataset.samples, limit)))
 
 
-def _load_weights(model: MaskedDetector, weights: Path, training: DetectionDataset, config: TrainConfig) -> None:
-    if weights.suffix == ".tflite":
-        folded = read_tflite_convolutions(weights)
-        start_from_mobilenetv2(model.detector.backbone, model.omg, folded, _statistics_batches(model, training, config))
-        return
-    source = load_checkpoint(weights).model.state_dict()
+def _load_fitting(model: MaskedDetector, start: Checkpoint, *, where: Path | None) -> None:
+    """Every tensor of ``start``, the checkpoint at ``where``, that has a place of its name and shape in ``model``."""
+    source = start.model.state_dict()
     own: dict[str, Any] = model.state_dict()
     fitting = {name: value for name, value in source.items() if name in own and own[name].shape == value.shape}
     if not fitting:
-        raise CheckpointError(f"{weights} shares no layer with {config.model}; is it a checkpoint of another model?")
+        raise CheckpointError(f"{where} shares no layer with {model.spec.model}; is it a checkpoint of another model?")
     skipped = sorted(own.keys() - fitting.keys())
     if skipped and distributed.rank() == 0:
         log.warning("%d of %d tensors start afresh (other shape or name), e.g. %s", len(skipped), len(own), skipped[0])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgekit.backends.torch import load_pair
 from edgekit.data.datasets import DetectionDataset
@@ -38,21 +37,18 @@ class ThresholdChoice:
     active_share: float
 
 
-def evaluate_model(
-    model: MaskedDetector, dataset: DetectionDataset, *, mask: str, threads: int
-) -> tuple[DetectionMetrics, list[NDArray[np.bool_]]]:
-    """Average precision of ``model`` on ``dataset`` under the mask source ``mask``, and the masks it used."""
+def evaluate_model(model: MaskedDetector, dataset: DetectionDataset, *, mask: str, threads: int) -> DetectionMetrics:
+    """Average precision of ``model`` on ``dataset`` under the mask source ``mask``."""
     source: MaskSource = parse_mask_source(mask, model.spec)
     omg, detector = load_pair(model, threads=threads)
     pipeline = Pipeline(model.spec, omg, detector, source)
-    detections, masks = {}, []
+    detections = {}
     for sample in dataset.samples:
         result = pipeline.process(
             sample.read(), truth_xyxy=sample.boxes_xyxy[~sample.ignore], score_threshold=EVALUATION_SCORE
         )
         detections[sample.image_id] = result.detections
-        masks.append(result.mask)
-    return evaluate_detections(dataset, detections), masks
+    return evaluate_detections(dataset, detections)
 
 
 def choose_mask_threshold(

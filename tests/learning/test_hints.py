@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -22,14 +21,8 @@ from edgekit.models.yolox import YOLOXFeatures
 
 
 @pytest.fixture(scope="session")
-def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = Path(__file__).parents[1] / "models" / "test_yolox.py"
-    specification = importlib.util.spec_from_file_location("yolox_files", path)
-    assert specification is not None
-    assert specification.loader is not None
-    module: ModuleType = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    written: Path = module.tiny_yolox(tmp_path_factory.mktemp("teacher"))
+def teacher(tmp_path_factory: pytest.TempPathFactory, tiny_yolox: ModuleType) -> Path:
+    written: Path = tiny_yolox.write(tmp_path_factory.mktemp("teacher"))
     return written
 
 
@@ -73,15 +66,24 @@ def opened(shapes: Path, output: Path, teacher: Path, *, resume: bool = False, *
     )
 
 
-def epoch(run: TrainingRun) -> list[float]:
+def epoch(run: TrainingRun) -> None:
     run.start_epoch()
-    hints = []
     for batch in run.batches():
-        losses = run.forward(batch)
-        run.step(losses)
-        hints.append(float(losses.hint.detach() + losses.omg_hint.detach()))
+        run.step(run.forward(batch))
     run.finish_epoch()
-    return hints
+
+
+def test_both_networks_learn_the_teachers_features(shapes: Path, tmp_path: Path, teacher: Path) -> None:
+    run = opened(shapes, tmp_path, teacher)
+    run.start_epoch()
+    batch = next(iter(run.batches()))
+    hints = []
+    for _ in range(8):
+        losses = run.forward(batch)
+        hints.append((float(losses.hint.detach()), float(losses.omg_hint.detach())))
+        run.step(losses)
+    assert hints[-1][0] < hints[0][0]
+    assert hints[-1][1] < hints[0][1]
 
 
 @pytest.mark.parametrize("parts", ["both", "omg", "detector"])
