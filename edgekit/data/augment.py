@@ -1,9 +1,11 @@
 """Training augmentation in the manner of SSD (arXiv 1512.02325, section 2.2 and 3.6): photometric, expand, crop, flip.
 
-One thing is added. Photographs are taken *of* something: objects cover half of a VOC picture, and 3 to 4 % of a fixed
-camera's. An objectness network that has only seen photographs calls every doubtful cell an object. So some pictures are
-shrunk onto an object-free part of another one, a sparse scene with real clutter around, as sharp as the object itself:
-an enlarged, blurred backdrop would teach that whatever is sharp is an object.
+Two things are added. Mosaics, as in YOLOv4 (arXiv 2004.10934, section 3.3): parts of four pictures in one, so that
+every object is seen among other neighbours. And sparse scenes: photographs are taken *of* something, and objects cover
+half of a VOC picture, but 3 to 4 % of a fixed camera's. An objectness network that has only seen photographs calls
+every doubtful cell an object. So some pictures are shrunk onto an object-free part of another one, a sparse scene with
+real clutter around, as sharp as the object itself: an enlarged, blurred backdrop would teach that whatever is sharp is
+an object.
 
 Every function takes the sample's own random generator, so a sample depends on (seed, epoch, index) alone: training
 can be killed and resumed, or split over processes, and sees the same pictures.
@@ -13,8 +15,8 @@ An image is [h, w, 3] RGB uint8, boxes [N, 4] are xyxy pixels of that image.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -42,26 +44,38 @@ class Annotated:
 Backdrop = Callable[[np.random.Generator], Image | None]
 """Gives an object-free picture, or ``None`` when it finds none."""
 
+Another = Callable[[np.random.Generator], Annotated]
+"""Gives some other sample of the data set."""
+
+LEAST_VISIBLE, LEAST_LEFT = 0.02, 0.4
+"""Of a cut box's area: less than the first is dropped, less than the second ignored."""
+
 
 def augment(
     sample: Annotated,
     rng: np.random.Generator,
     *,
     strength: float = 1.0,
+    mosaics: float = 0.0,
+    another: Another | None = None,
     sparse_scenes: float = 0.0,
     backdrop: Backdrop | None = None,
 ) -> Annotated:
-    """All augmentations in SSD's order; a sparse scene is not cropped, which would undo it.
+    """All augmentations in SSD's order; mosaics are cut already, and cropping a sparse scene would undo it.
 
     Args:
         sample: the picture.
         rng: its own generator.
         strength: 0..1, scales how often the geometric ones happen.
-        sparse_scenes: 0..1, share of the pictures that become sparse scenes, where a backdrop is found.
+        mosaics: 0..1, share of the pictures that become mosaics.
+        another: where mosaics take their other three pictures from; without it there are none.
+        sparse_scenes: 0..1, share of the others of the pictures that become sparse scenes, where a backdrop is found.
         backdrop: where sparse scenes take their background from; without it there are none.
     """
-    image = photometric(sample.image, rng)
-    sample = sample.keep(image, sample.boxes_xyxy, np.ones(len(sample.boxes_xyxy), np.bool_))
+    if another is not None and rng.random() < mosaics * strength:
+        parts = (sample, *(another(rng) for _ in range(3)))
+        return _relit(mosaic([flip(part) if rng.random() < 0.5 else part for part in parts], rng), rng)
+    sample = _relit(sample, rng)
     scene = backdrop(rng) if backdrop is not None and rng.random() < sparse_scenes * strength else None
     if scene is not None:
         sample = sparse_scene(sample, rng, scene)
@@ -73,6 +87,10 @@ def augment(
     if rng.random() < 0.5:
         sample = flip(sample)
     return sample
+
+
+def _relit(sample: Annotated, rng: np.random.Generator) -> Annotated:
+    return sample.keep(photometric(sample.image, rng), sample.boxes_xyxy, np.ones(len(sample.boxes_xyxy), np.bool_))
 
 
 def photometric(image: Image, rng: np.random.Generator) -> Image:
@@ -169,20 +187,51 @@ def crop(sample: Annotated, rng: np.random.Generator) -> Annotated:
         inside = ((centres > window[:2]) & (centres < window[2:])).all(axis=1)
         if len(boxes) and not inside.any():
             continue
-        cut = boxes.copy()
-        cut[:, 0::2] = np.clip(boxes[:, 0::2], window[0], window[2]) - window[0]
-        cut[:, 1::2] = np.clip(boxes[:, 1::2], window[1], window[3]) - window[1]
-        left_over = _area(cut) / np.maximum(_area(boxes), 1e-6)
         # A box whose centre is outside is no training target, but the part of it that shows is not background either.
-        visible = left_over > 0.02
-        image = np.ascontiguousarray(sample.image[top : top + window_h, left : left + window_w])
-        return Annotated(
-            image=image,
-            boxes_xyxy=cut[visible],
-            class_ids=sample.class_ids[visible],
-            ignore=(sample.ignore | ~inside | (left_over < 0.4))[visible],
-        )
+        return _cut_out(replace(sample, ignore=sample.ignore | ~inside), left, top, window_w, window_h)
     return sample
+
+
+def mosaic(parts: Sequence[Annotated], rng: np.random.Generator) -> Annotated:
+    """A square window of four pictures that meet in a point, at between half their size and their own.
+
+    The pictures should be of about one size; boxes that the window cuts are treated as those of :func:`crop`.
+    """
+    side = max(max(part.image.shape[:2]) for part in parts)
+    canvas = np.full((2 * side, 2 * side, 3), PADDING_VALUE, np.uint8)
+    boxes = []
+    for index, part in enumerate(parts):
+        height, width = part.image.shape[:2]
+        left, top = (side if index % 2 else side - width), (side if index // 2 else side - height)
+        canvas[top : top + height, left : left + width] = part.image
+        boxes.append(part.boxes_xyxy + np.array([left, top, left, top], np.float32))
+    whole = Annotated(
+        image=canvas,
+        boxes_xyxy=np.concatenate(boxes),
+        class_ids=np.concatenate([part.class_ids for part in parts]),
+        ignore=np.concatenate([part.ignore for part in parts]),
+    )
+    extent = int(side * rng.uniform(1.0, 2.0))
+    # The meeting point is in the window's middle half: each picture shows.
+    left, top = (side - int(extent * rng.uniform(0.25, 0.75)) for _ in range(2))
+    left, top = (int(np.clip(start, 0, 2 * side - extent)) for start in (left, top))
+    return _cut_out(whole, left, top, extent, extent)
+
+
+def _cut_out(sample: Annotated, left: int, top: int, width: int, height: int) -> Annotated:
+    """The window of that place and size. Of a box cut short too little may be left to learn its class from."""
+    boxes = sample.boxes_xyxy
+    cut = boxes.copy()
+    cut[:, 0::2] = np.clip(boxes[:, 0::2], left, left + width) - left
+    cut[:, 1::2] = np.clip(boxes[:, 1::2], top, top + height) - top
+    left_over = _area(cut) / np.maximum(_area(boxes), 1e-6)
+    visible = left_over > LEAST_VISIBLE
+    return Annotated(
+        image=np.ascontiguousarray(sample.image[top : top + height, left : left + width]),
+        boxes_xyxy=cut[visible],
+        class_ids=sample.class_ids[visible],
+        ignore=(sample.ignore | (left_over < LEAST_LEFT))[visible],
+    )
 
 
 def flip(sample: Annotated) -> Annotated:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.data.augment import Annotated, Image, augment, object_free_window
-from edgekit.data.datasets import DetectionDataset
+from edgekit.data.datasets import DetectionDataset, Sample
 from edgekit.data.letterbox import letterbox
 from edgekit.masks.targets import objectness_targets
 
@@ -63,6 +63,7 @@ class TrainingSet:
     dataset: DetectionDataset
     seed: int
     augmentation: float
+    mosaics: float = 0.0
     sparse_scenes: float = 0.0
 
     def __len__(self) -> int:
@@ -71,14 +72,16 @@ class TrainingSet:
     def __getitem__(self, key: SampleKey) -> TrainingSample:
         rng = np.random.default_rng((self.seed, key.epoch, key.index))
         sample = self.dataset.samples[key.index]
+        # Not for videos, where a frame out of order costs all before it.
+        photograph = sample.frame_index is None
         annotated = augment(
-            Annotated(
-                image=sample.read(), boxes_xyxy=sample.boxes_xyxy, class_ids=sample.class_ids, ignore=sample.ignore
-            ),
+            _annotated(sample),
             rng,
             strength=self.augmentation,
+            mosaics=self.mosaics,
+            another=self._another if photograph else None,
             sparse_scenes=self.sparse_scenes,
-            backdrop=self._backdrop if sample.frame_index is None else None,
+            backdrop=self._backdrop if photograph else None,
         )
         boxed = letterbox(annotated.image, height=key.size, width=key.size)
         boxes = boxed.to_input(annotated.boxes_xyxy)
@@ -94,14 +97,23 @@ class TrainingSet:
             chance=float(rng.random()),
         )
 
+    def _another(self, rng: np.random.Generator) -> Annotated:
+        return _annotated(self.dataset.samples[int(rng.integers(len(self.dataset)))])
+
     def _backdrop(self, rng: np.random.Generator) -> Image | None:
-        """An object-free part of another picture. Not for videos, where a frame out of order costs all before it."""
+        """An object-free part of another picture."""
         for _ in range(BACKDROP_TRIES):
-            other = self.dataset.samples[int(rng.integers(len(self.dataset)))]
-            window = object_free_window(other.read(), other.boxes_xyxy, rng)
+            other = self._another(rng)
+            window = object_free_window(other.image, other.boxes_xyxy, rng)
             if window is not None:
                 return window
         return None
+
+
+def _annotated(sample: Sample) -> Annotated:
+    return Annotated(
+        image=sample.read(), boxes_xyxy=sample.boxes_xyxy, class_ids=sample.class_ids, ignore=sample.ignore
+    )
 
 
 def epoch_batches(

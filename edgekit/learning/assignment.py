@@ -61,6 +61,7 @@ def assign(
     truth_boxes: Tensor,
     truth_classes: Tensor,
     truth_kind: Tensor,
+    truth_scores: Tensor | None = None,
 ) -> Targets:
     """Assign boxes to anchors.
 
@@ -72,6 +73,8 @@ def assign(
         truth_boxes: [B, N, 4] xyxy input pixels, padded with zeros.
         truth_classes: [B, N] long.
         truth_kind: [B, N] 1 = object, 0 = padding, -1 = ignored box.
+        truth_scores: [B, N, C] in 0..1, what a perfectly placed anchor of each box is asked for; ``None`` asks 1 for
+            the box's class.
     """
     batch, count, classes = scores.shape
     objects = truth_kind == 1
@@ -110,8 +113,9 @@ def assign(
     peak = alignment.amax(dim=-1, keepdim=True)
     peak_overlap = (overlap * chosen).amax(dim=-1, keepdim=True)
     wanted = (alignment / peak.clamp_min(1e-12) * peak_overlap).amax(dim=1)
-    target_classes = truth_classes.gather(1, owner).clamp_min(0)
-    target_scores = torch.nn.functional.one_hot(target_classes, classes) * (wanted * positive)[..., None]
+    if truth_scores is None:
+        truth_scores = torch.nn.functional.one_hot(truth_classes.clamp_min(0), classes)
+    target_scores = truth_scores.gather(1, owner[..., None].expand(-1, -1, classes)) * (wanted * positive)[..., None]
 
     over_ignored = ((overlap > IGNORE_IOU) & (truth_kind == -1)[..., None]).any(dim=1)
     return Targets(

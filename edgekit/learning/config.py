@@ -90,6 +90,9 @@ class TrainConfig:
     hint_weight: float = 2.0
     """Weight of the teacher's part of the detector's loss; that part starts near 1 and ends near a half."""
 
+    opinion_weight: float = 0.5
+    """Share of the teacher's class scores in what the detector is asked for at a true box; the rest is its label."""
+
     omg_hint_weight: float = 0.5
     """The same beside the objectness loss, which ends near .2."""
 
@@ -98,6 +101,9 @@ class TrainConfig:
 
     augmentation: float = 1.0
     """0 switches geometric augmentation off, 1 is SSD's."""
+
+    mosaic: float = 0.3
+    """Share of the pictures put together from parts of four, which shows every object among other neighbours."""
 
     sparse_scenes: float = 0.3
     """Share of the pictures shrunk onto an object-free part of another one. They teach the objectness network what
@@ -125,7 +131,7 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "evaluate_every"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("augmentation", "sparse_scenes"):
+        for name in ("augmentation", "mosaic", "sparse_scenes", "opinion_weight"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
         choices = {

@@ -21,7 +21,7 @@ from edgekit.learning.distributed import sum_over_processes
 from edgekit.models.masking import MaskPyramid
 from edgekit.models.mobilenetv2_ssdlite import FEATURE_CHANNELS, Predictor
 from edgekit.models.omg import NECK_CHANNELS
-from edgekit.models.yolox import YOLOXFeatures
+from edgekit.models.yolox import YOLOX, View
 
 BACKGROUND_WEIGHT = 0.25
 """Weight of a cell without an object; one with an object weighs 1."""
@@ -33,7 +33,7 @@ SMALLEST_DEVIATION = 1e-3
 class FeatureHints(nn.Module):
     """The teacher, the adaptors of both networks, and the loss between them."""
 
-    def __init__(self, teacher: YOLOXFeatures) -> None:
+    def __init__(self, teacher: YOLOX) -> None:
         super().__init__()
         self.teacher = teacher
         # No student has a map at stride 8, so the teacher's is averaged onto the one at stride 16.
@@ -53,21 +53,23 @@ class FeatureHints(nn.Module):
     @torch.no_grad()
     def measure(self, batches: Iterable[Tensor]) -> None:
         """Mean and deviation of the teacher's channels over ``batches``, each uint8 [B, 3, H, W]."""
-        pooled = [torch.cat(maps) for maps in zip(*(self._maps(images) for images in batches), strict=True)]
+        pooled = [
+            torch.cat(maps) for maps in zip(*(self._maps(self.teacher(images)) for images in batches), strict=True)
+        ]
         for index, features in enumerate(pooled):
             self.get_buffer(f"mean_{index}").copy_(features.mean(dim=(0, 2, 3))[:, None, None])
             deviation = features.std(dim=(0, 2, 3), correction=0).clamp_min(SMALLEST_DEVIATION)
             self.get_buffer(f"deviation_{index}").copy_(deviation[:, None, None])
 
-    def targets(self, images: Tensor) -> list[Tensor]:
-        """uint8 [B, 3, H, W], unmasked -> the standardised features at strides 16 and 32."""
+    def targets(self, view: View) -> list[Tensor]:
+        """The teacher's standardised features at strides 16 and 32."""
         return [
             (features - self.get_buffer(f"mean_{index}")) / self.get_buffer(f"deviation_{index}")
-            for index, features in enumerate(self._maps(images))
+            for index, features in enumerate(self._maps(view))
         ]
 
-    def _maps(self, images: Tensor) -> list[Tensor]:
-        fine, middle, coarse = self.teacher(images)
+    def _maps(self, view: View) -> list[Tensor]:
+        fine, middle, coarse = view.features
         return [torch.cat([F.avg_pool2d(fine, 2), middle], dim=1), coarse]
 
     def state(self) -> dict[str, Tensor]:

@@ -1,8 +1,8 @@
 """Losses of a masked detector and of its objectness network.
 
-Classification is the varifocal loss (arXiv 2008.13367, equation 2), boxes are GIoU (arXiv 1902.09630), weighted 1 and
-2.5 as in PP-YOLOE (arXiv 2203.16250); objectness is weighted binary cross-entropy. Anchors outside the mask take no
-part: at run time they do not exist.
+Classification is the varifocal loss (arXiv 2008.13367, equation 2, but a positive weighs at least what a false alarm of
+its score would), boxes are GIoU (arXiv 1902.09630), weighted 1 and 2.5 as in PP-YOLOE (arXiv 2203.16250); objectness is
+weighted binary cross-entropy. Anchors outside the mask take no part: at run time they do not exist.
 
 B batch, A anchors, C classes, G grid.
 """
@@ -37,6 +37,9 @@ class Truth:
     kind: Tensor
     """[B, N] 1 object, 0 padding, -1 ignored."""
 
+    class_scores: Tensor | None = None
+    """[B, N, C] in 0..1, scores to ask for at each box (``edgekit.learning.opinions``); ``None``: 1 of its class."""
+
 
 def decode_boxes(spec: DetectorSpec, anchors: Tensor, offsets: Tensor) -> Tensor:
     """``edgekit.models.anchors.decode`` on tensors: anchors [A, 4], offsets [B, A, 4] -> [B, A, 4] xyxy."""
@@ -68,10 +71,12 @@ def detection_loss(
         truth_boxes=truth.boxes,
         truth_classes=truth.classes,
         truth_kind=truth.kind,
+        truth_scores=truth.class_scores,
     )
     positives = sum_over_processes(targets.scores.sum()).clamp_min(1.0)
+    # A teacher may ask for little, and much is then as wrong as where nothing is asked.
     weight = VARIFOCAL_ALPHA * scores.detach().pow(VARIFOCAL_GAMMA)
-    weight = torch.where(targets.scores > 0, targets.scores, weight) * targets.counted[..., None]
+    weight = torch.maximum(targets.scores, weight) * targets.counted[..., None]
     classification = F.binary_cross_entropy_with_logits(logits.float(), targets.scores, weight, reduction="sum")
     importance = targets.scores.sum(dim=-1)[targets.positive]
     overlap = giou(boxes[targets.positive], targets.boxes[targets.positive])

@@ -66,6 +66,7 @@ class TrainingRun:
             dataset=training,
             seed=config.seed,
             augmentation=config.augmentation,
+            mosaics=config.mosaic,
             sparse_scenes=config.sparse_scenes,
         )
         self.model = model.to(device)

@@ -25,7 +25,7 @@ from edgekit.models.default import default_checkpoint
 from edgekit.models.masked_detector import MaskedDetector
 from edgekit.models.registry import build, find_model
 from edgekit.models.starting_weights import read_tflite_convolutions, start_from_mobilenetv2
-from edgekit.models.yolox import YOLOXFeatures
+from edgekit.models.yolox import YOLOX
 
 STATISTICS_IMAGES = 128
 """Pictures on which batch norm statistics are measured."""
@@ -154,7 +154,7 @@ def _hints(
     """The teacher that the configuration names, its channels measured on this data or, resuming, to be restored."""
     if not config.teacher:
         return None
-    hints = FeatureHints(YOLOXFeatures(Path(config.teacher)))
+    hints = FeatureHints(YOLOX(Path(config.teacher)))
     if not resume:
         hints.measure(_plain_pictures(model, training, config))
     return hints.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from edgekit.learning.batches import Batch, normalise
 from edgekit.learning.config import TrainConfig
 from edgekit.learning.hints import FeatureHints, hint_loss
 from edgekit.learning.losses import detection_loss, objectness_loss
+from edgekit.learning.opinions import class_opinions, columns_of
 from edgekit.models.masked_detector import MaskedDetector
 from edgekit.models.masking import MaskPyramid
 from edgekit.spec import DetectorSpec
@@ -59,11 +60,17 @@ def step_losses(
     objectness = model.omg.predict(omg_maps[0])
     from_masks = objectness_loss(objectness, batch.labels, batch.weights)
     nothing = hint = omg_hint = torch.zeros_like(from_masks)
-    targets = hints.targets(batch.images) if hints is not None else []
-    if hints is not None and objectness.requires_grad:
-        omg_hint = hint_loss(hints.omg, omg_maps, targets, None, batch.labels)
+    if hints is not None:
+        view = hints.teacher(batch.images)
+        targets = hints.targets(view)
+        if objectness.requires_grad:
+            omg_hint = hint_loss(hints.omg, omg_maps, targets, None, batch.labels)
     if config.parts == "omg":
         return Losses(nothing, nothing, from_masks, nothing, omg_hint)
+    truth = batch.truth
+    if hints is not None:
+        columns = columns_of(spec.classes, hints.teacher.classes)
+        truth = replace(truth, class_scores=class_opinions(view, truth, columns, weight=config.opinion_weight))
     mask = training_mask(model, objectness, batch, config=config, progress=progress)
     pyramid = MaskPyramid(mask)
     maps = model.detector.features(images, pyramid)
@@ -74,7 +81,7 @@ def step_losses(
         offsets=offsets,
         anchors=anchors,
         active=active_anchors(spec, mask) if mask is not None else torch.ones_like(logits[..., 0], dtype=torch.bool),
-        truth=batch.truth,
+        truth=truth,
     )
     if hints is not None:
         hint = hint_loss(hints.detector, maps, targets, mask, batch.labels)

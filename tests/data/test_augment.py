@@ -13,6 +13,7 @@ from edgekit.data.augment import (
     crop,
     expand,
     flip,
+    mosaic,
     object_free_window,
     photometric,
     sparse_scene,
@@ -136,3 +137,44 @@ def test_some_pictures_have_a_window_and_full_ones_have_none() -> None:
     found = [object_free_window(sample.image, sample.boxes_xyxy[:0], np.random.default_rng(k)) for k in range(5)]
     assert all(window is not None and min(window.shape[:2]) >= 32 for window in found)
     assert object_free_window(sample.image, everything, np.random.default_rng(0)) is None
+
+
+COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)]
+
+
+def four_rectangles() -> list[Annotated]:
+    parts = []
+    for index, colour in enumerate(COLOURS):
+        image = np.full((90, 120, 3), 90, np.uint8)
+        image[10:80, 10:110] = colour
+        box = np.array([[10, 10, 110, 80]], np.float32)
+        parts.append(Annotated(image=image, boxes_xyxy=box, class_ids=np.array([index]), ignore=np.array([False])))
+    return parts
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_mosaic_shows_four_pictures_with_their_boxes(seed: int) -> None:
+    made = mosaic(four_rectangles(), np.random.default_rng(seed))
+    height, width = made.image.shape[:2]
+    assert height == width
+    assert 120 <= width <= 240
+    assert len(made.class_ids) >= 2
+    for box, class_id, ignored in zip(made.boxes_xyxy, made.class_ids, made.ignore, strict=True):
+        rows, columns = np.nonzero((made.image == COLOURS[class_id]).all(axis=2))
+        shown = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        np.testing.assert_allclose(box, shown, atol=1e-3)
+        assert ignored == ((box[2] - box[0]) * (box[3] - box[1]) < 0.4 * 100 * 70)
+
+
+def test_mosaics_are_made_of_other_samples() -> None:
+    asked = []
+
+    def another(_: np.random.Generator) -> Annotated:
+        asked.append(len(asked))
+        return four_rectangles()[len(asked)]
+
+    made = augment(four_rectangles()[0], np.random.default_rng(3), mosaics=1.0, another=another)
+    assert asked == [0, 1, 2]
+    assert len(set(made.class_ids)) > 1
+    augment(four_rectangles()[0], np.random.default_rng(3), mosaics=0.0, another=another)
+    assert len(asked) == 3

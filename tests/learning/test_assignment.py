@@ -16,7 +16,13 @@ ANCHORS = torch.from_numpy(anchor_boxes(SPEC))
 COUNT = len(ANCHORS)
 
 
-def run(boxes: list[list[float]], classes: list[int], kinds: list[int], active: Tensor | None = None) -> Targets:
+def run(
+    boxes: list[list[float]],
+    classes: list[int],
+    kinds: list[int],
+    active: Tensor | None = None,
+    scores: list[list[float]] | None = None,
+) -> Targets:
     predicted = decode_boxes(SPEC, ANCHORS, torch.zeros(1, COUNT, 4))
     return assign(
         scores=torch.full((1, COUNT, 2), 0.1),
@@ -26,6 +32,7 @@ def run(boxes: list[list[float]], classes: list[int], kinds: list[int], active: 
         truth_boxes=torch.tensor(boxes).reshape(1, -1, 4),
         truth_classes=torch.tensor(classes)[None],
         truth_kind=torch.tensor(kinds)[None],
+        truth_scores=None if scores is None else torch.tensor(scores)[None],
     )
 
 
@@ -36,6 +43,12 @@ def test_a_box_gets_its_best_anchors_and_the_best_is_asked_for_its_overlap() -> 
     torch.testing.assert_close(targets.scores.max(), best[0, targets.positive[0]].max())
     assert not targets.scores[..., 0].any()
     assert targets.counted.all()
+
+
+def test_anchors_are_asked_for_the_scores_of_their_box() -> None:
+    box = [100.0, 100, 200, 220]
+    asked = run([box], [1], [1], scores=[[0.2, 0.6]]).scores
+    torch.testing.assert_close(asked, run([box], [1], [1]).scores[..., 1:] * torch.tensor([0.2, 0.6]))
 
 
 def test_every_box_of_useful_size_finds_an_anchor() -> None:

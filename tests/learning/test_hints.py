@@ -17,7 +17,7 @@ from edgekit.learning.run import TrainingRun
 from edgekit.learning.start import open_run
 from edgekit.models.checkpoint import load_checkpoint
 from edgekit.models.masking import MaskPyramid
-from edgekit.models.yolox import YOLOXFeatures
+from edgekit.models.yolox import YOLOX
 
 
 @pytest.fixture(scope="session")
@@ -48,10 +48,10 @@ def test_objects_count_more_than_background_and_the_masked_nothing() -> None:
 
 
 def test_nothing_learnt_costs_one(teacher: Path) -> None:
-    hints = FeatureHints(YOLOXFeatures(teacher))
+    hints = FeatureHints(YOLOX(teacher))
     images = [torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8) for _ in range(4)]
     hints.measure(images)
-    targets = hints.targets(torch.cat(images))
+    targets = hints.targets(hints.teacher(torch.cat(images)))
     losses = [constant_loss(target, None, torch.ones(16, 1, 4, 4)) for target in targets]
     assert losses == pytest.approx([1.0, 1.0], rel=1e-4)
 
