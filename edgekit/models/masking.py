@@ -60,10 +60,14 @@ class ConvBNReLU6(nn.Sequential):
 
     def forward(self, features: Tensor, pyramid: MaskPyramid) -> Tensor:  # type: ignore[override]
         """[B, inputs, H, W] -> [B, outputs, H/stride, W/stride]."""
-        if torch.is_grad_enabled() and not self.get_submodule("bn").training:
+        if self.is_folded():
             return pyramid.apply(self._with_fixed_statistics(features))
         output: Tensor = super().forward(features)  # type: ignore[no-untyped-call]
         return pyramid.apply(output)
+
+    def is_folded(self) -> bool:
+        """Whether this is training with fixed statistics, where the output of a cell depends on its inputs alone."""
+        return torch.is_grad_enabled() and not self.get_submodule("bn").training
 
     def _with_fixed_statistics(self, features: Tensor) -> Tensor:
         """The same function with the batch norm folded into the weight: a pass over the features less, both ways.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -99,6 +101,27 @@ def test_fixed_statistics_are_folded_without_changing_anything() -> None:
     theirs = torch.autograd.grad((expected * weights).sum(), learning)
     for mine, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine, other)
+
+
+def test_training_leaves_out_multiplications_without_changing_anything(
+    model: MaskedDetector, blob: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With fixed statistics, what a cell outside the mask holds reaches no cell inside it, forwards or backwards."""
+    trunk = copy.deepcopy(model.detector.backbone).double()
+    image = torch.rand(2, 3, 64, 64, dtype=torch.double) * 2 - 1
+    pyramid = MaskPyramid(blob[..., 4:8, 4:8].double())
+    assert 0 < blob[..., 4:8, 4:8].mean() < 1
+    results = []
+    for folds in (True, False):
+        with monkeypatch.context() as patch:
+            if not folds:
+                patch.setattr(ConvBNReLU6, "is_folded", lambda _: False)
+            maps = trunk(pyramid.apply(image), pyramid)
+            loss = sum((features * torch.linspace(-1, 2, features.numel()).reshape(features.shape)).sum()
+                       for features in maps)  # fmt: skip
+            results.append([*maps, *torch.autograd.grad(loss, list(trunk.parameters()))])
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs)
 
 
 def test_inactive_anchors_are_zero_and_do_not_see_the_background(model: MaskedDetector, blob: Tensor) -> None:
