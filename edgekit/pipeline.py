@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.backends import Engine, load_engine, usable_engines
-from edgekit.boxes import nms
+from edgekit.boxes import nms, vote
 from edgekit.bundle import Bundle, open_bundle
 from edgekit.data.letterbox import Letterboxed, letterbox
 from edgekit.detections import Detections
@@ -27,6 +27,9 @@ from edgekit.masks.sources import MaskInput, MaskSource, parse_mask_source
 from edgekit.masks.statistics import active_share
 from edgekit.models.anchors import anchor_boxes, anchor_mask, decode
 from edgekit.spec import DetectorSpec
+
+VOTING_SCORE = 0.05
+"""Boxes with a lower score do not vote: there are very many of them, and they change AP50 by .02 points."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,10 +133,12 @@ def postprocess(
     letterboxed: Letterboxed,
     score_threshold: float,
 ) -> Detections:
-    """Active anchors -> scores over the threshold -> boxes in source pixels -> class-wise NMS.
+    """Active anchors -> boxes in source pixels -> class-wise NMS -> voting -> scores over the threshold.
+
+    A detection does not depend on ``score_threshold``, which only says whether it is reported.
 
     Args:
-        spec: anchors, variances and NMS settings.
+        spec: anchors, variances, NMS and voting settings.
         class_logits: [1, A, C].
         box_offsets: [1, A, 4].
         mask: [G, G]; anchors of inactive cells are background whatever their logits.
@@ -142,13 +147,22 @@ def postprocess(
     """
     active = np.flatnonzero(anchor_mask(spec, mask))
     scores = sigmoid(class_logits[0][active])  # [active, C]
-    rows, class_ids = np.nonzero(scores >= score_threshold)
+    rows, class_ids = np.nonzero(scores >= min(score_threshold, VOTING_SCORE))
     anchors = active[rows]
     boxes = letterboxed.to_source(decode(spec, _anchor_boxes(spec)[anchors], box_offsets[0][anchors]))
-    kept = np.flatnonzero((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))
-    boxes, class_ids, best = boxes[kept], class_ids[kept], scores[rows[kept], class_ids[kept]]
-    chosen = nms(boxes, best, class_ids, iou=spec.nms_iou, limit=spec.max_detections)
-    return Detections(boxes_xyxy=boxes[chosen], scores=best[chosen], class_ids=class_ids[chosen].astype(np.int64))
+    inside = np.flatnonzero((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))
+    boxes, class_ids, best = boxes[inside], class_ids[inside], scores[rows[inside], class_ids[inside]]
+    # No vote raises a score, and no box suppresses a better one: under the threshold there is nothing to keep.
+    over = np.flatnonzero(best >= score_threshold)
+    chosen = over[nms(boxes[over], best[over], class_ids[over], iou=spec.nms_iou, limit=spec.max_detections)]
+    found, confidence = boxes[chosen], best[chosen]
+    if spec.vote_iou < 1:
+        found, confidence = vote(boxes, best, class_ids, chosen, iou=spec.vote_iou, least=VOTING_SCORE)
+    order = np.argsort(-confidence, kind="stable")
+    order = order[confidence[order] >= score_threshold]
+    return Detections(
+        boxes_xyxy=found[order], scores=confidence[order], class_ids=class_ids[chosen[order]].astype(np.int64)
+    )
 
 
 def open_pipeline(

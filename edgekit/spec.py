@@ -57,6 +57,9 @@ class DetectorSpec:
     nms_iou: float = 0.5
     """Overlap over which the lower-scored of two boxes of one class is dropped."""
 
+    vote_iou: float = 0.55
+    """Overlap from which dropped boxes correct the one that was kept (``edgekit.boxes.vote``); 1 switches it off."""
+
     max_detections: int = 100
     """At most this many detections an image."""
 

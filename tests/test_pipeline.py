@@ -5,11 +5,14 @@ from __future__ import annotations
 import gc
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edgekit.backends import Engine, Tensors
@@ -179,6 +182,35 @@ def test_one_anchor_may_be_two_classes(tiny: ModuleType) -> None:
     logits, offsets = raw(tiny, {(0, 0): 0.6, (0, 1): 0.7})
     found = postprocess(tiny.SPEC, logits, offsets, np.ones((4, 4), np.bool_), whole, 0.3)
     assert found.class_ids.tolist() == [1, 0]
+
+
+def test_neighbours_vote_and_a_box_alone_loses_half_its_score(tiny: ModuleType) -> None:
+    spec = replace(tiny.SPEC, vote_iou=0.55)
+    whole = letterbox(np.zeros((64, 64, 3), np.uint8), height=64, width=64)
+    logits, offsets = raw(tiny, {(0, 0): 0.8, (1, 0): 0.6, (9, 0): 0.5})
+    offsets[0, 1, 0] = -8  # the second anchor, 16 pixels to the right, comes within 3.2 pixels: IoU 2/3
+    found = postprocess(spec, logits, offsets, np.ones((4, 4), np.bool_), whole, 0.26)
+    shift = 3.2 * 0.36 * (2 / 3) / (0.64 + 0.36 * (2 / 3))
+    np.testing.assert_allclose(found.boxes_xyxy, [[shift, 0, 16 + shift, 16], [16, 32, 32, 48]], atol=1e-3)
+    assert found.scores.tolist() == pytest.approx([0.8 / 2 + 1.4 / 20, 0.5 / 2 + 0.5 / 20])
+
+
+@settings(deadline=None, max_examples=40)
+@given(seed=st.integers(0, 10**6), low=st.floats(0.01, 0.6), high=st.floats(0.01, 0.6))
+def test_the_score_threshold_only_says_what_is_reported(tiny: ModuleType, seed: int, low: float, high: float) -> None:
+    low, high = min(low, high), max(low, high)
+    spec = replace(tiny.SPEC, vote_iou=0.3)
+    whole = letterbox(np.zeros((64, 64, 3), np.uint8), height=64, width=64)
+    rng = np.random.default_rng(seed)
+    anchors = len(anchor_boxes(spec))
+    logits = rng.normal(0, 2, (1, anchors, 2)).astype(np.float32)
+    offsets = rng.normal(0, 4, (1, anchors, 4)).astype(np.float32)
+    all_active = np.ones((4, 4), np.bool_)
+    more, fewer = (postprocess(spec, logits, offsets, all_active, whole, threshold) for threshold in (low, high))
+    reported = more.scores >= high
+    np.testing.assert_allclose(more.boxes_xyxy[reported], fewer.boxes_xyxy, atol=1e-4)
+    np.testing.assert_allclose(more.scores[reported], fewer.scores, atol=1e-6)
+    np.testing.assert_array_equal(more.class_ids[reported], fewer.class_ids)
 
 
 # Opening

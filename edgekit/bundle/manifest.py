@@ -186,7 +186,7 @@ def read_spec(value: object, where: str = "spec") -> DetectorSpec:
     root.number("mean", -1e6, 1e6)
     for key in ("std", "centre_variance", "size_variance"):
         root.number(key, 1e-9, 1e6)
-    for key in ("score_threshold", "nms_iou", "mask_threshold"):
+    for key in ("score_threshold", "nms_iou", "vote_iou", "mask_threshold"):
         root.number(key, 0, 1)
     root.integer("max_detections", 1, 100_000)
     grid = root.integer("mask_grid", 1, 1024)

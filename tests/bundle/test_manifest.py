@@ -63,7 +63,11 @@ def test_optional_fields(document: dict[str, Any]) -> None:
 NUMBERS: list[tuple[str, Any]] = [
     *[(f"spec/{name}", bad) for name in ("height", "width", "max_detections", "mask_grid") for bad in (0, -1, 1.5)],
     *[(f"spec/{name}", bad) for name in ("std", "centre_variance", "size_variance") for bad in (0, -1, 10**400)],
-    *[(f"spec/{name}", bad) for name in ("score_threshold", "nms_iou", "mask_threshold") for bad in (-0.1, 1.1)],
+    *[
+        (f"spec/{name}", bad)
+        for name in ("score_threshold", "nms_iou", "vote_iou", "mask_threshold")
+        for bad in (-0.1, 1.1)
+    ],
     ("spec/mean", 1e7),
     ("spec/mask_dilation", -1),
     ("threads", 0),

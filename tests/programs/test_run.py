@@ -95,6 +95,7 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         anchors=(level,),
         mask_grid=4,
         mask_threshold=0.5,
+        vote_iou=1.0,
     )
     omg, detector = (load_engine("onnxruntime", folder / f"{name}.onnx", threads=1) for name in ("omg", "detector"))
     with BundleWriter(folder / "tiny.edgekit") as writer:
