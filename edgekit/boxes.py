@@ -13,7 +13,8 @@ Boxes = NDArray[np.float32]
 """[N, 4] left, top, right, bottom."""
 
 SUPPORTERS = 10
-"""Boxes that a kept box needs around it to keep its whole score: as many as training asks to find each object."""
+"""Boxes that a kept box needs around it to keep its whole score: as many as training asks to find each object
+(``edgekit.learning.assignment.POSITIVES``, which needs PyTorch)."""
 
 OWN_WEIGHT = 0.5
 """Share of a box's own score in its score after the vote."""

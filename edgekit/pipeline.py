@@ -147,7 +147,8 @@ def postprocess(
     """
     active = np.flatnonzero(anchor_mask(spec, mask))
     scores = sigmoid(class_logits[0][active])  # [active, C]
-    rows, class_ids = np.nonzero(scores >= min(score_threshold, VOTING_SCORE))
+    voting = spec.vote_iou < 1
+    rows, class_ids = np.nonzero(scores >= (min(score_threshold, VOTING_SCORE) if voting else score_threshold))
     anchors = active[rows]
     boxes = letterboxed.to_source(decode(spec, _anchor_boxes(spec)[anchors], box_offsets[0][anchors]))
     inside = np.flatnonzero((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))
@@ -156,7 +157,7 @@ def postprocess(
     over = np.flatnonzero(best >= score_threshold)
     chosen = over[nms(boxes[over], best[over], class_ids[over], iou=spec.nms_iou, limit=spec.max_detections)]
     found, confidence = boxes[chosen], best[chosen]
-    if spec.vote_iou < 1:
+    if voting:
         found, confidence = vote(boxes, best, class_ids, chosen, iou=spec.vote_iou, least=VOTING_SCORE)
     order = np.argsort(-confidence, kind="stable")
     order = order[confidence[order] >= score_threshold]

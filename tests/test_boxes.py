@@ -15,6 +15,12 @@ def boxes(*rows: tuple[float, float, float, float]) -> NDArray[np.float32]:
     return np.array(rows, np.float32).reshape(-1, 4)
 
 
+def scattered(rng: np.random.Generator, count: int, *, within: int, shortest: int) -> NDArray[np.float32]:
+    """[count, 4] boxes with whole corners and sides of ``shortest`` to 19."""
+    corner = rng.integers(0, within, (count, 2))
+    return np.concatenate([corner, corner + rng.integers(shortest, 20, (count, 2))], axis=1).astype(np.float32)
+
+
 def test_iou_of_known_boxes() -> None:
     first = boxes((0, 0, 10, 10), (5, 5, 5, 9))
     second = boxes((0, 0, 10, 10), (5, 0, 15, 10), (10, 0, 20, 10), (2, 2, 4, 4))
@@ -66,8 +72,7 @@ def test_nms_of_nothing() -> None:
 @given(seed=st.integers(0, 10**6), count=st.integers(0, 60), limit=st.integers(0, 20))
 def test_nms_equals_the_plain_algorithm(seed: int, count: int, limit: int) -> None:
     rng = np.random.default_rng(seed)
-    corner = rng.integers(0, 30, (count, 2))
-    some = np.concatenate([corner, corner + rng.integers(0, 20, (count, 2))], axis=1).astype(np.float32)
+    some = scattered(rng, count, within=30, shortest=0)
     scores = rng.integers(0, 8, count).astype(np.float32) / 8  # many ties
     classes = rng.integers(0, 3, count)
 
@@ -115,8 +120,7 @@ def test_no_votes_about_nothing() -> None:
 @given(seed=st.integers(0, 10**6), count=st.integers(1, 60), iou=st.floats(0.1, 0.9))
 def test_votes_equal_the_plain_algorithm(seed: int, count: int, iou: float) -> None:
     rng = np.random.default_rng(seed)
-    corner = rng.integers(0, 12, (count, 2))
-    some = np.concatenate([corner, corner + rng.integers(1, 20, (count, 2))], axis=1).astype(np.float32)
+    some = scattered(rng, count, within=12, shortest=1)
     scores = rng.random(count).astype(np.float32)
     classes = rng.integers(0, 2, count)
     kept = nms(some, scores, classes, iou=0.5, limit=10)

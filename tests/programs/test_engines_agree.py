@@ -47,11 +47,10 @@ def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def test_side_by_side_on_every_clip(bundle: tuple[str, Path], shared: Path) -> None:
     clips = sorted((shared / "data" / "videos").glob("*.*"))
     sources = [item for clip in clips for item in ("--source", clip)]
-    document = json.loads(edgekit("verify", bundle[1], "--against", "default", *sources, "--frames", 50, "--json"))
+    document = json.loads(edgekit("verify", bundle[1], "--against", "default", *sources, "--frames", 120, "--json"))
     assert document["passed"] is True
     assert {row["engine"].split()[0] for row in document["rows"]} == set(ENGINES[bundle[0]])
-    for counted, least in (("candidates", 100), ("detections", 25)):
-        assert sum(row["parity"][counted] for row in document["rows"]) > least
+    assert sum(row["parity"]["detections"] for row in document["rows"]) > 100
 
 
 def test_run_prints_the_same_lines(bundle: tuple[str, Path], shared: Path) -> None:
