@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 FEATURES, CLASSES = 6, 3
-"""Channels of a tower, and classes."""
+"""Channels of a tower, and classes unless told otherwise."""
 
 
-def write(folder: Path, *, levels: int = 3) -> Path:
-    """A YOLOX in miniature: strides 8, 16 and 32, towers of six channels, three classes."""
+def write(folder: Path, *, levels: int = 3, classes: int = CLASSES) -> Path:
+    """A YOLOX in miniature: strides 8, 16 and 32, towers of six channels."""
     generator = np.random.default_rng(0)
     lines, raw = ["Input images 0 1 images"], b""
 
@@ -37,7 +37,7 @@ def write(folder: Path, *, levels: int = 3) -> Path:
         lines.append(f"Split pair_{level} 1 2 box_tower_{level} for_box_{level} for_object_{level}")
         convolution(f"predict_box_{level}", f"for_box_{level}", f"p_box_{level}", FEATURES, 4, 1)
         convolution(f"predict_object_{level}", f"for_object_{level}", f"p_object_{level}", FEATURES, 1, 1, 1, 4)
-        convolution(f"predict_class_{level}", f"class_tower_{level}", f"p_class_{level}", FEATURES, CLASSES, 1, 1, 4)
+        convolution(f"predict_class_{level}", f"class_tower_{level}", f"p_class_{level}", FEATURES, classes, 1, 1, 4)
         lines.append(f"Concat concat_{level} 3 1 p_box_{level} p_object_{level} p_class_{level} prediction_{level}")
     path = folder / "tiny-yolox.param"
     path.write_text("\n".join(["7767517", "0 0", *lines, ""]))

@@ -1,0 +1,216 @@
+#!/usr/bin/env python3
+"""Adapt a mask network to fixed cameras, and keep what it knows of photographs.
+
+``scripts/adapt_masks.py CHECKPOINT --photos DIR --footage DIR -o OUT.pt``. The footage is a data set of frames, for
+example from ``scripts/label_footage.py``.
+
+A threshold that keeps 98 % of the objects in photographs calls half of a car park doubtful. The network can tell the
+two apart, but has no reason to until it has seen footage. There a background cell weighs ``--background`` times as
+much, because the same clutter costs every frame of the day. On photographs the network is mostly held to its own
+answers (learning without forgetting, arXiv 1606.09282): trained on their labels only, it learns them by heart.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from edgekit.data.augment import Annotated, Image, crop, flip, photometric
+from edgekit.data.datasets import DetectionDataset, open_dataset
+from edgekit.data.letterbox import letterbox
+from edgekit.data.training_set import CELL, SampleKey, TrainingSet
+from edgekit.errors import EdgekitError
+from edgekit.learning.batches import normalise
+from edgekit.learning.ema import WeightAverage
+from edgekit.learning.losses import objectness_loss
+from edgekit.masks.targets import objectness_targets
+from edgekit.models.checkpoint import load_checkpoint, save_checkpoint
+from edgekit.models.yolox import VOC_NAMES
+
+PHOTOS, FRAMES = 16, 10
+"""In a step."""
+
+WARM_UP = 50
+"""Steps."""
+
+FARTHEST, NEAREST = 14, 70
+"""Heights in input pixels of an object pasted into a frame."""
+
+Cells = tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]
+"""Picture [size, size, 3], labels and weights [G, G]."""
+
+
+@dataclass(frozen=True)
+class Steps(Dataset[tuple[Tensor, Tensor, Tensor]]):
+    """Step ``i`` of a run: photographs, then frames, with their labels and weights; depends on (seed, i) alone."""
+
+    photos: TrainingSet
+    footage: DetectionDataset
+    classes: tuple[str, ...]
+    size: int
+    background: float
+    steps: int
+    seed: int
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        rng = np.random.default_rng((self.seed, step))
+        cells = [self._photo(rng, step) for _ in range(PHOTOS)] + [self._frame(rng) for _ in range(FRAMES)]
+        images, labels, weights = (torch.from_numpy(np.stack(part)) for part in zip(*cells, strict=True))
+        return images.permute(0, 3, 1, 2), labels[:, None], weights[:, None]
+
+    def _photo(self, rng: np.random.Generator, step: int) -> Cells:
+        sample = self.photos[SampleKey(epoch=step, index=int(rng.integers(len(self.photos))), size=self.size)]
+        return sample.image, sample.labels, sample.weights
+
+    def _frame(self, rng: np.random.Generator) -> Cells:
+        sample = self.footage.samples[int(rng.integers(len(self.footage)))]
+        names = self.footage.classes
+        foreign = np.array([not self._knows(names[number]) for number in sample.class_ids], np.bool_)
+        frame = Annotated(
+            image=sample.read(),
+            boxes_xyxy=sample.boxes_xyxy,
+            class_ids=sample.class_ids,
+            ignore=sample.ignore | foreign,
+        )
+        if rng.random() < 0.6:
+            frame = crop(frame, rng)
+        if rng.random() < 0.5:
+            frame = self._paste(frame, rng)
+        if rng.random() < 0.5:
+            frame = flip(frame)
+        boxed = letterbox(worn(photometric(frame.image, rng), rng), height=self.size, width=self.size)
+        labels, weights = objectness_targets(
+            boxed.to_input(frame.boxes_xyxy),
+            frame.ignore,
+            grid=self.size // CELL,
+            height=self.size,
+            width=self.size,
+        )
+        return boxed.image, labels, np.where(labels > 0, weights, self.background * weights).astype(np.float32)
+
+    def _knows(self, name: str) -> bool:
+        return any(name in (known, VOC_NAMES.get(known)) for known in self.classes)
+
+    def _paste(self, frame: Annotated, rng: np.random.Generator) -> Annotated:
+        """Up to four objects of the photographs, small, anywhere: else the few places of the footage tell objects."""
+        image, boxes = frame.image.copy(), []
+        height, width = image.shape[:2]
+        for _ in range(int(rng.integers(0, 5))):
+            other = self.photos.dataset.samples[int(rng.integers(len(self.photos)))]
+            whole = np.flatnonzero(~other.ignore)
+            if not len(whole):
+                continue
+            left, top, right, bottom = other.boxes_xyxy[rng.choice(whole)].astype(int)
+            cut = other.read()[top:bottom, left:right]
+            tall = max(height, width) / self.size * np.exp(rng.uniform(np.log(FARTHEST), np.log(NEAREST)))
+            wide = tall * cut.shape[1] / max(1, cut.shape[0])
+            if cut.size == 0 or not 6 <= wide < 0.4 * width or tall >= height:
+                continue
+            small = cv2.resize(cut, (int(wide), int(tall)), interpolation=cv2.INTER_AREA)
+            x, y = int(rng.integers(0, width - int(wide))), int(rng.integers(0, height - int(tall)))
+            place = image[y : y + int(tall), x : x + int(wide)]
+            opacity = soft_edges(int(tall), int(wide))
+            place[:] = (photometric(small, rng) * opacity + place * (1 - opacity)).astype(np.uint8)
+            boxes.append([x, y, x + int(wide), y + int(tall)])
+        return Annotated(
+            image=image,
+            boxes_xyxy=np.concatenate([frame.boxes_xyxy, np.array(boxes, np.float32).reshape(-1, 4)]),
+            class_ids=np.concatenate([frame.class_ids, np.zeros(len(boxes), np.int64)]),
+            ignore=np.concatenate([frame.ignore, np.zeros(len(boxes), np.bool_)]),
+        )
+
+
+def soft_edges(height: int, width: int) -> NDArray[np.float32]:
+    """Opacity [height, width, 1]: 1 in the middle of a pasted object, 0 in its corners."""
+    y, x = np.linspace(-1, 1, height)[:, None], np.linspace(-1, 1, width)
+    return np.clip(3 * (1.15 - np.abs(x) ** 3 - np.abs(y) ** 3), 0, 1)[..., None].astype(np.float32)
+
+
+def worn(image: Image, rng: np.random.Generator) -> Image:
+    """What cheap cameras and encoders do: fewer pixels, then JPEG blocks, each in two pictures of five."""
+    height, width = image.shape[:2]
+    if rng.random() < 0.4:
+        factor = rng.uniform(0.4, 0.9)
+        small = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+        image = np.asarray(cv2.resize(small, (width, height)), np.uint8)
+    if rng.random() < 0.4:
+        _, encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 80))])
+        image = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR), np.uint8)
+    return image
+
+
+@click.command()
+@click.argument("checkpoint", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--photos", type=click.Path(exists=True, path_type=Path), required=True, help="What it was trained on.")
+@click.option("--footage", type=click.Path(exists=True, path_type=Path), required=True, help="Labelled frames.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The adapted checkpoint.")
+@click.option("--steps", type=click.IntRange(1), default=500, show_default=True)
+@click.option("--learning-rate", type=float, default=3e-4, show_default=True)
+@click.option("--background", type=float, default=4.0, show_default=True, help="Weight of the footage's background.")
+@click.option("--keep", type=click.FloatRange(0, 1), default=0.7, show_default=True,
+              help="Share of the network's own answers in what is asked of it on photographs.")  # fmt: skip
+@click.option("--seed", default=0, show_default=True)
+@click.option("--workers", default=2, show_default=True)
+def main(
+    checkpoint: Path,
+    photos: Path,
+    footage: Path,
+    output: Path,
+    steps: int,
+    learning_rate: float,
+    background: float,
+    keep: float,
+    seed: int,
+    workers: int,
+) -> None:
+    """Adapt the mask network of CHECKPOINT; its detector and its thresholds stay as they are."""
+    try:
+        trained = load_checkpoint(checkpoint).without_state()
+        training = open_dataset(photos, "train", trained.spec.classes)
+        frames = open_dataset(footage, "train")
+    except EdgekitError as error:
+        raise click.ClickException(str(error)) from error
+    model, spec = trained.model.eval(), trained.spec
+    before = copy.deepcopy(model.omg).requires_grad_(False)
+    average = WeightAverage(model, decay=0.99)
+    seen = TrainingSet(dataset=training, seed=seed, augmentation=1.0, mosaics=0.15, sparse_scenes=0.2)
+    data = Steps(seen, frames, spec.classes, spec.height, background, steps, seed)
+    # Batch norms stay in evaluation mode: their statistics are the photographs'.
+    optimiser = torch.optim.AdamW(model.omg.parameters(), lr=learning_rate, weight_decay=0.01)
+    for step, (images, labels, weights) in enumerate(DataLoader(data, batch_size=None, num_workers=workers)):
+        pictures = normalise(images, spec).contiguous(memory_format=torch.channels_last)
+        rate = learning_rate * min(1.0, (step + 1) / WARM_UP) * 0.5 * (1 + np.cos(np.pi * step / steps))
+        optimiser.param_groups[0]["lr"] = rate
+        objectness = model.omg(pictures)
+        with torch.no_grad():
+            own = torch.sigmoid(before(pictures[:PHOTOS]))
+        asked = (1 - keep) * labels[:PHOTOS] + keep * own
+        # Its own answers weigh 1 wherever they are asked; the weights of the labels are in them already.
+        mixed = (1 - keep) * weights[:PHOTOS] + keep * weights[:PHOTOS].clamp_min(1)
+        on_photos = objectness_loss(objectness[:PHOTOS], asked, mixed)
+        on_frames = objectness_loss(objectness[PHOTOS:], labels[PHOTOS:], weights[PHOTOS:])
+        (on_photos + on_frames).backward()
+        torch.nn.utils.clip_grad_norm_(model.omg.parameters(), 5.0)
+        optimiser.step()
+        optimiser.zero_grad()
+        average.update(model)
+        if (step + 1) % 50 == 0 or step + 1 == steps:
+            print(f"step {step + 1} of {steps}: photographs {on_photos:.3f}, footage {on_frames:.3f}", flush=True)
+    model.omg.load_state_dict(average.model.omg.state_dict())
+    save_checkpoint(output, trained)
+
+
+if __name__ == "__main__":
+    main()
