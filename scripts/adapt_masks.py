@@ -13,7 +13,7 @@ answers (learning without forgetting, arXiv 1606.09282): trained on their labels
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -209,7 +209,9 @@ def main(
         if (step + 1) % 50 == 0 or step + 1 == steps:
             print(f"step {step + 1} of {steps}: photographs {on_photos:.3f}, footage {on_frames:.3f}", flush=True)
     model.omg.load_state_dict(average.model.omg.state_dict())
-    save_checkpoint(output, trained)
+    seen_before = trained.provenance.get("training_data", "unknown data")
+    learnt = f"{seen_before}; the mask network also {len(frames)} frames of {frames.name.removesuffix(' train')}"
+    save_checkpoint(output, replace(trained, provenance={**trained.provenance, "training_data": learnt}))
 
 
 if __name__ == "__main__":

@@ -92,6 +92,7 @@ def test_only_the_mask_network_is_adapted(tmp_path: Path) -> None:
     changed = {name.split(".")[0] for name in old if not torch.equal(old[name], new[name])}
     assert changed == {"omg"}
     assert after.spec == before.spec
+    assert after.provenance["training_data"] == "unknown data; the mask network also 3 frames of footage"
 
 
 def test_missing_footage_is_named(tmp_path: Path) -> None:
