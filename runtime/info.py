@@ -109,7 +109,10 @@ def _bundle_lines(document: dict[str, Any]) -> list[tuple[str, str]]:
     if document["kept_float"]:
         lines.append(("kept in float", f"{len(document['kept_float'])} layers"))
     if accuracy:
-        lines += [(f"accuracy: {name}", str(value)) for name, value in accuracy.items()]
+        rounded = (
+            f"{name} {value:.4f}" if isinstance(value, float) else f"{name} {value}" for name, value in accuracy.items()
+        )
+        lines.append(("accuracy", ", ".join(rounded)))
     return lines
 
 

@@ -46,7 +46,7 @@ def test_a_bundle_for_people(bundle: Path) -> None:
         "format            onnx, fp32, for raspberry-pi-4",
         "calibration       128 images",
         "kept in float     1 layers",
-        "accuracy: ap50_after",
+        "ap50_after 0.6000",
         "training data     none",
     ):
         assert line in text
