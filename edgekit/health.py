@@ -179,7 +179,7 @@ EXTRAS: dict[str, tuple[str, tuple[str, ...]]] = {
     "export": (
         "export",
         (
-            *("torch", "onnx", "onnxruntime", "openvino", "nncf"),
+            *("torch", "onnx", "onnxruntime", "openvino"),
             *("ai-edge-litert", "flatbuffers", "pycocotools", "rich"),
         ),
     ),

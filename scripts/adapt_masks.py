@@ -118,7 +118,7 @@ class Steps(Dataset[tuple[Tensor, Tensor, Tensor]]):
             wide = tall * cut.shape[1] / max(1, cut.shape[0])
             if cut.size == 0 or not 6 <= wide < 0.4 * width or tall >= height:
                 continue
-            small = cv2.resize(cut, (int(wide), int(tall)), interpolation=cv2.INTER_AREA)
+            small = np.asarray(cv2.resize(cut, (int(wide), int(tall)), interpolation=cv2.INTER_AREA), np.uint8)
             x, y = int(rng.integers(0, width - int(wide))), int(rng.integers(0, height - int(tall)))
             place = image[y : y + int(tall), x : x + int(wide)]
             opacity = soft_edges(int(tall), int(wide))
@@ -135,7 +135,8 @@ class Steps(Dataset[tuple[Tensor, Tensor, Tensor]]):
 def soft_edges(height: int, width: int) -> NDArray[np.float32]:
     """Opacity [height, width, 1]: 1 in the middle of a pasted object, 0 in its corners."""
     y, x = np.linspace(-1, 1, height)[:, None], np.linspace(-1, 1, width)
-    return np.clip(3 * (1.15 - np.abs(x) ** 3 - np.abs(y) ** 3), 0, 1)[..., None].astype(np.float32)
+    opacity = np.clip(3 * (1.15 - np.abs(x) ** 3 - np.abs(y) ** 3), 0, 1)
+    return np.asarray(opacity[..., None], np.float32)
 
 
 def worn(image: Image, rng: np.random.Generator) -> Image:
@@ -201,7 +202,7 @@ def main(
         mixed = (1 - keep) * weights[:PHOTOS] + keep * weights[:PHOTOS].clamp_min(1)
         on_photos = objectness_loss(objectness[:PHOTOS], asked, mixed)
         on_frames = objectness_loss(objectness[PHOTOS:], labels[PHOTOS:], weights[PHOTOS:])
-        (on_photos + on_frames).backward()
+        (on_photos + on_frames).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.omg.parameters(), 5.0)
         optimiser.step()
         optimiser.zero_grad()

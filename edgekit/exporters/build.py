@@ -49,7 +49,7 @@ log = logging.getLogger("edgekit")
 Progress = Callable[[str, int, int], None]
 """Called with (what is going on, steps done, steps in all)."""
 
-TOOLS = ("edgekit-vision", "numpy", "opencv-python-headless", "torch", "onnx", "onnxruntime", "openvino", "nncf",
+TOOLS = ("edgekit-vision", "numpy", "opencv-python-headless", "torch", "onnx", "onnxruntime", "openvino",
          "ai-edge-litert")  # fmt: skip
 """Distributions whose versions a bundle records."""
 
