@@ -15,6 +15,7 @@ from edgekit.errors import ExportError
 from edgekit.exporters.calibration import Calibration
 from edgekit.exporters.conversion import Precision, check_request
 from edgekit.exporters.dependencies import load
+from edgekit.exporters.onnx_graph import load_model
 from edgekit.exporters.onnx_int8 import quantise_onnx
 
 PURPOSE = "write OpenVINO graphs"
@@ -30,10 +31,11 @@ def to_openvino(
     """Write ``out_path`` (``.xml``) and a ``.bin`` beside it; see :class:`edgekit.exporters.conversion.Converter`.
 
     Raises:
-        ExportError: OpenVINO does not know an operation, or a request that contradicts itself.
+        ExportError: not a valid graph, an operation that OpenVINO does not know, or a request that contradicts itself.
         MissingDependencyError: onnx, openvino or (int8) onnxruntime is not installed.
     """
     check_request(precision, calibration, keep_float)
+    load_model(onnx_path)  # says what is wrong with a broken file, where OpenVINO says that it is
     if calibration is None or precision != "int8":
         _convert(onnx_path, out_path, half=precision == "fp16")
         return
