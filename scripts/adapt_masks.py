@@ -55,7 +55,9 @@ class Steps(Dataset[tuple[Tensor, Tensor, Tensor]]):
 
     photos: TrainingSet
     footage: DetectionDataset
-    classes: tuple[str, ...]
+    known: NDArray[np.bool_]
+    """Whether each class of the footage is one of the model's; boxes of the others are ignored."""
+
     size: int
     background: float
     steps: int
@@ -76,13 +78,11 @@ class Steps(Dataset[tuple[Tensor, Tensor, Tensor]]):
 
     def _frame(self, rng: np.random.Generator) -> Cells:
         sample = self.footage.samples[int(rng.integers(len(self.footage)))]
-        names = self.footage.classes
-        foreign = np.array([not self._knows(names[number]) for number in sample.class_ids], np.bool_)
         frame = Annotated(
             image=sample.read(),
             boxes_xyxy=sample.boxes_xyxy,
             class_ids=sample.class_ids,
-            ignore=sample.ignore | foreign,
+            ignore=sample.ignore | ~self.known[sample.class_ids],
         )
         if rng.random() < 0.6:
             frame = crop(frame, rng)
@@ -99,9 +99,6 @@ class Steps(Dataset[tuple[Tensor, Tensor, Tensor]]):
             width=self.size,
         )
         return boxed.image, labels, np.where(labels > 0, weights, self.background * weights).astype(np.float32)
-
-    def _knows(self, name: str) -> bool:
-        return any(name in (known, VOC_NAMES.get(known)) for known in self.classes)
 
     def _paste(self, frame: Annotated, rng: np.random.Generator) -> Annotated:
         """Up to four objects of the photographs, small, anywhere: else the few places of the footage tell objects."""
@@ -187,7 +184,9 @@ def main(
     before = copy.deepcopy(model.omg).requires_grad_(False)
     average = WeightAverage(model, decay=0.99)
     seen = TrainingSet(dataset=training, seed=seed, augmentation=1.0, mosaics=0.15, sparse_scenes=0.2)
-    data = Steps(seen, frames, spec.classes, spec.height, background, steps, seed)
+    names = {*spec.classes, *(VOC_NAMES.get(name, name) for name in spec.classes)}
+    known = np.array([name in names for name in frames.classes], np.bool_)
+    data = Steps(seen, frames, known, spec.height, background, steps, seed)
     # Batch norms stay in evaluation mode: their statistics are the photographs'.
     optimiser = torch.optim.AdamW(model.omg.parameters(), lr=learning_rate, weight_decay=0.01)
     for step, (images, labels, weights) in enumerate(DataLoader(data, batch_size=None, num_workers=workers)):

@@ -9,6 +9,7 @@ sure boxes become objects; its doubtful ones are marked ``ignore``, and so count
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,13 +78,13 @@ def main(footage: tuple[str, ...], teacher: Path, frames: int, output: Path) -> 
     print(f"{len(images)} frames, {len(annotations)} boxes, {sum(a['ignore'] for a in annotations)} of them doubtful")
 
 
-def evenly(name: str, most: int) -> list[NDArray[np.uint8]]:
+def evenly(name: str, most: int) -> Iterator[NDArray[np.uint8]]:
     """At most ``most`` frames [h, w, 3] of a source, evenly spread over it."""
     with open_source(name) as source:
         count = sum(1 for _ in source)
     chosen = set(np.linspace(0, count - 1, min(most, count)).round().astype(int).tolist())
     with open_source(name) as source:
-        return [frame.image for frame in source if frame.index in chosen]
+        yield from (frame.image for frame in source if frame.index in chosen)
 
 
 def look(

@@ -35,8 +35,8 @@ def to_openvino(
         MissingDependencyError: onnx, openvino or (int8) onnxruntime is not installed.
     """
     check_request(precision, calibration, keep_float)
-    load_model(onnx_path)  # says what is wrong with a broken file, where OpenVINO says that it is
     if calibration is None or precision != "int8":
+        load_model(onnx_path)  # says what is wrong with a broken file, where OpenVINO says that it is
         _convert(onnx_path, out_path, half=precision == "fp16")
         return
     with tempfile.TemporaryDirectory() as folder:
