@@ -69,6 +69,9 @@ class DetectorSpec:
     mask_threshold: float = 0.1
     """Cells whose objectness (0..1) reaches it are active; low, because a lost cell is a lost object."""
 
+    mask_threshold_exponent: float = 0.0
+    """How steeply the threshold falls in unsure frames (``edgekit.masks.threshold``); 0 is the same for all frames."""
+
     mask_dilation: int = 0
     """Active cells grow by this many cells in all eight directions."""
 

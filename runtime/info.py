@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from edgekit.cli import Program
+from edgekit.masks.threshold import LEAST
 
 
 @click.command(cls=Program)
@@ -70,6 +71,8 @@ def _lines(document: dict[str, Any]) -> list[tuple[str, str]]:
     anchors = sum(level["rows"] * level["columns"] * len(level["sizes"]) for level in spec["anchors"])
     classes = spec["classes"]
     shown = ", ".join(classes[:20]) + (", ..." if len(classes) > 20 else "")
+    least = LEAST * spec["mask_threshold"]
+    unsure = f" (in unsure frames from {least:g})" if spec["mask_threshold_exponent"] else ""
     lines = [
         (document["kind"], f"{document['path']}  ({document['bytes'] / 1e6:.2f} MB)"),
         ("model", f"{spec['model']}, {document['parameters'] / 1e6:.2f} M parameters"),
@@ -78,7 +81,7 @@ def _lines(document: dict[str, Any]) -> list[tuple[str, str]]:
         ("anchors", f"{anchors} on {len(spec['anchors'])} levels"),
         (
             "mask",
-            f"{spec['mask_grid']}x{spec['mask_grid']} cells, active from {spec['mask_threshold']:g}, "
+            f"{spec['mask_grid']}x{spec['mask_grid']} cells, active from {spec['mask_threshold']:g}{unsure}, "
             f"dilated by {spec['mask_dilation']}",
         ),
         (

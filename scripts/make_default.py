@@ -41,7 +41,11 @@ def main(checkpoint: Path, data: Path, limit: int | None, keep_float: str | None
     if omg is not None:
         masks = load_checkpoint(omg)
         trained.model.omg.load_state_dict(masks.model.omg.state_dict())
-        trained.model.spec = replace(trained.spec, mask_threshold=masks.spec.mask_threshold)
+        trained.model.spec = replace(
+            trained.spec,
+            mask_threshold=masks.spec.mask_threshold,
+            mask_threshold_exponent=masks.spec.mask_threshold_exponent,
+        )
         # Made by adapting or training masks, it has seen at least what the detector has.
         trained.provenance["training_data"] = masks.provenance.get("training_data", "unknown data")
     ASSETS.mkdir(exist_ok=True)

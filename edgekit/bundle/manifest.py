@@ -188,6 +188,7 @@ def read_spec(value: object, where: str = "spec") -> DetectorSpec:
         root.number(key, 1e-9, 1e6)
     for key in ("score_threshold", "nms_iou", "vote_iou", "mask_threshold"):
         root.number(key, 0, 1)
+    root.number("mask_threshold_exponent", 0, 100)
     root.integer("max_detections", 1, 100_000)
     grid = root.integer("mask_grid", 1, 1024)
     root.integer("mask_dilation", 0, grid)

@@ -3,7 +3,7 @@
 ``parse_mask_source`` reads what ``--mask`` accepts:
 
 =================== ==================================================================================
-``omg``             the OMG network: cells whose objectness reaches ``spec.mask_threshold``, dilated
+``omg``             the OMG network: cells whose objectness reaches the frame's threshold, dilated
 ``off``             every cell active, padding too: the plain detector, bit for bit
 ``truth``           the cells under ground-truth boxes: a perfect mask, for analysis
 ``FILE.json``       the cells under polygons (``edgekit.masks.polygon`` has the format)
@@ -29,6 +29,7 @@ from edgekit.data.letterbox import Letterboxed
 from edgekit.errors import UsageError
 from edgekit.masks.polygon import polygons_to_mask, read_polygons
 from edgekit.masks.pyramid import Mask, boxes_to_mask, dilate
+from edgekit.masks.threshold import frame_threshold
 from edgekit.spec import DetectorSpec
 
 
@@ -59,7 +60,8 @@ class MaskSource(Protocol):
 
 def omg(frame: MaskInput) -> Mask:
     """Cells that the OMG network finds worth looking at, grown by ``spec.mask_dilation`` cells."""
-    active: Mask = frame.objectness() >= frame.spec.mask_threshold
+    objectness = frame.objectness()
+    active: Mask = objectness >= frame_threshold(float(objectness.max()), frame.spec)
     return dilate(active, frame.spec.mask_dilation) & picture_cells(frame.letterboxed, frame.spec)
 
 

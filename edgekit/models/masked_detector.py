@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from edgekit.masks.threshold import frame_threshold
 from edgekit.models.mobilenetv2_ssdlite import MobileNetV2SSDLite
 from edgekit.models.omg import OMG
 from edgekit.spec import DetectorSpec
@@ -35,7 +36,9 @@ class MaskedDetector(nn.Module):
 
         No gradient passes: the mask net learns from its own labels (see ``edgekit.learning.losses``).
         """
-        mask = (torch.sigmoid(objectness.detach()) >= self.spec.mask_threshold).to(objectness.dtype)
+        probability = torch.sigmoid(objectness.detach())
+        thresholds = [frame_threshold(best, self.spec) for best in probability.amax(dim=(1, 2, 3)).tolist()]
+        mask = (probability >= probability.new_tensor(thresholds)[:, None, None, None]).to(objectness.dtype)
         if self.spec.mask_dilation:
             size = 2 * self.spec.mask_dilation + 1
             mask = F.max_pool2d(mask, kernel_size=size, stride=1, padding=self.spec.mask_dilation)

@@ -39,6 +39,7 @@ def _mobilenetv2_ssdlite_omg(classes: tuple[str, ...], size: int) -> DetectorSpe
         width=size,
         anchors=anchor_levels(height=size, width=size),
         mask_grid=size // 16,
+        mask_threshold_exponent=12.0,
     )
 
 

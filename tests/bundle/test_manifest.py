@@ -68,6 +68,7 @@ NUMBERS: list[tuple[str, Any]] = [
         for name in ("score_threshold", "nms_iou", "vote_iou", "mask_threshold")
         for bad in (-0.1, 1.1)
     ],
+    *[("spec/mask_threshold_exponent", bad) for bad in (-1, 101)],
     ("spec/mean", 1e7),
     ("spec/mask_dilation", -1),
     ("threads", 0),
