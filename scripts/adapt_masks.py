@@ -1,18 +1,22 @@
 #!/usr/bin/env python3
 """Adapt a mask network to fixed cameras, and keep what it knows of photographs.
 
-``scripts/adapt_masks.py CHECKPOINT --photos DIR --footage DIR -o OUT.pt``. The footage is a data set of frames, for
-example from ``scripts/label_footage.py``.
+``scripts/adapt_masks.py CHECKPOINT --photos DIR --footage DIR --cutouts DIR -o OUT.pt``. The footage is a data set of
+frames, for example from ``scripts/label_footage.py``; the cutouts come from one with outlines, as COCO is.
 
 A threshold that keeps 98 % of the objects in photographs calls half of a car park doubtful. The network can tell the
 two apart, but has no reason to until it has seen footage. There a background cell weighs ``--background`` times as
-much, because the same clutter costs every frame of the day. On photographs the network is mostly held to its own
-answers (learning without forgetting, arXiv 1606.09282): trained on their labels only, it learns them by heart.
+much, because the same clutter costs every frame of the day. A few fixed cameras show few objects, always in the same
+places, so cutouts of others are pasted anywhere.
+
+On photographs the network is mostly held to its own answers (learning without forgetting, arXiv 1606.09282): trained
+on their labels only, it learns them by heart. Each round holds it to what it answered when the round began.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,6 +29,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from edgekit.data.augment import Annotated, Image, crop, flip, photometric
+from edgekit.data.cutouts import Cutout, read_cutouts
 from edgekit.data.datasets import DetectionDataset, open_dataset
 from edgekit.data.letterbox import letterbox
 from edgekit.data.training_set import CELL, SampleKey, TrainingSet
@@ -34,6 +39,7 @@ from edgekit.learning.ema import WeightAverage
 from edgekit.learning.losses import objectness_loss
 from edgekit.masks.targets import objectness_targets
 from edgekit.models.checkpoint import load_checkpoint, save_checkpoint
+from edgekit.models.masked_detector import MaskedDetector
 from edgekit.models.yolox import VOC_NAMES
 
 PHOTOS, FRAMES = 16, 10
@@ -42,19 +48,29 @@ PHOTOS, FRAMES = 16, 10
 WARM_UP = 50
 """Steps."""
 
+PASTED = ("person", "bicycle", "car", "motorcycle", "bus", "truck", "dog")
+"""Classes, by COCO's names, of what walks and drives past a camera."""
+
+MOST_PASTED = 6
+"""Objects in a frame."""
+
 FARTHEST, NEAREST = 14, 70
-"""Heights in input pixels of an object pasted into a frame."""
+"""Their heights in input pixels."""
+
+NARROWEST, WIDEST = 6, 0.4
+"""Their widths: in pixels, and as a share of the frame."""
 
 Cells = tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]
 """Picture [size, size, 3], labels and weights [G, G]."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Steps(Dataset[tuple[Tensor, Tensor, Tensor]]):
     """Step ``i`` of a run: photographs, then frames, with their labels and weights; depends on (seed, i) alone."""
 
     photos: TrainingSet
     footage: DetectionDataset
+    cutouts: Sequence[Cutout]
     known: NDArray[np.bool_]
     """Whether each class of the footage is one of the model's; boxes of the others are ignored."""
 
@@ -101,39 +117,29 @@ class Steps(Dataset[tuple[Tensor, Tensor, Tensor]]):
         return boxed.image, labels, np.where(labels > 0, weights, self.background * weights).astype(np.float32)
 
     def _paste(self, frame: Annotated, rng: np.random.Generator) -> Annotated:
-        """Up to four objects of the photographs, small, anywhere: else the few places of the footage tell objects."""
+        """Up to six cutouts, small, anywhere."""
         image, boxes = frame.image.copy(), []
         height, width = image.shape[:2]
-        for _ in range(int(rng.integers(0, 5))):
-            other = self.photos.dataset.samples[int(rng.integers(len(self.photos)))]
-            whole = np.flatnonzero(~other.ignore)
-            if not len(whole):
+        for _ in range(int(rng.integers(0, MOST_PASTED + 1))):
+            cutout = self.cutouts[int(rng.integers(len(self.cutouts)))]
+            rows, columns = cutout.opacity.shape
+            tall = int(max(height, width) / self.size * np.exp(rng.uniform(np.log(FARTHEST), np.log(NEAREST))))
+            wide = tall * columns // rows
+            if tall >= height or not NARROWEST <= wide < WIDEST * width:
                 continue
-            left, top, right, bottom = other.boxes_xyxy[rng.choice(whole)].astype(int)
-            cut = other.read()[top:bottom, left:right]
-            tall = max(height, width) / self.size * np.exp(rng.uniform(np.log(FARTHEST), np.log(NEAREST)))
-            wide = tall * cut.shape[1] / max(1, cut.shape[0])
-            if cut.size == 0 or not 6 <= wide < 0.4 * width or tall >= height:
-                continue
-            small = np.asarray(cv2.resize(cut, (int(wide), int(tall)), interpolation=cv2.INTER_AREA), np.uint8)
-            x, y = int(rng.integers(0, width - int(wide))), int(rng.integers(0, height - int(tall)))
-            place = image[y : y + int(tall), x : x + int(wide)]
-            opacity = soft_edges(int(tall), int(wide))
-            place[:] = (photometric(small, rng) * opacity + place * (1 - opacity)).astype(np.uint8)
-            boxes.append([x, y, x + int(wide), y + int(tall)])
+            small = cutout.resized(height=tall, width=wide)
+            small = replace(small, image=photometric(small.image, rng))
+            if rng.random() < 0.5:
+                small = small.flipped()
+            left, top = int(rng.integers(0, width - wide)), int(rng.integers(0, height - tall))
+            small.paste(image, left=left, top=top)
+            boxes.append([left, top, left + wide, top + tall])
         return Annotated(
             image=image,
             boxes_xyxy=np.concatenate([frame.boxes_xyxy, np.array(boxes, np.float32).reshape(-1, 4)]),
             class_ids=np.concatenate([frame.class_ids, np.zeros(len(boxes), np.int64)]),
             ignore=np.concatenate([frame.ignore, np.zeros(len(boxes), np.bool_)]),
         )
-
-
-def soft_edges(height: int, width: int) -> NDArray[np.float32]:
-    """Opacity [height, width, 1]: 1 in the middle of a pasted object, 0 in its corners."""
-    y, x = np.linspace(-1, 1, height)[:, None], np.linspace(-1, 1, width)
-    opacity = np.clip(3 * (1.15 - np.abs(x) ** 3 - np.abs(y) ** 3), 0, 1)
-    return np.asarray(opacity[..., None], np.float32)
 
 
 def worn(image: Image, rng: np.random.Generator) -> Image:
@@ -153,8 +159,10 @@ def worn(image: Image, rng: np.random.Generator) -> Image:
 @click.argument("checkpoint", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--photos", type=click.Path(exists=True, path_type=Path), required=True, help="What it was trained on.")
 @click.option("--footage", type=click.Path(exists=True, path_type=Path), required=True, help="Labelled frames.")
+@click.option("--cutouts", type=click.Path(exists=True, path_type=Path), required=True, help="Outlined objects (COCO).")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The adapted checkpoint.")
-@click.option("--steps", type=click.IntRange(1), default=500, show_default=True)
+@click.option("--rounds", type=click.IntRange(1), default=2, show_default=True)
+@click.option("--steps", type=click.IntRange(1), default=500, show_default=True, help="In each round.")
 @click.option("--learning-rate", type=float, default=3e-4, show_default=True)
 @click.option("--background", type=float, default=4.0, show_default=True, help="Weight of the footage's background.")
 @click.option("--keep", type=click.FloatRange(0, 1), default=0.7, show_default=True,
@@ -165,7 +173,9 @@ def main(
     checkpoint: Path,
     photos: Path,
     footage: Path,
+    cutouts: Path,
     output: Path,
+    rounds: int,
     steps: int,
     learning_rate: float,
     background: float,
@@ -178,19 +188,43 @@ def main(
         trained = load_checkpoint(checkpoint).without_state()
         training = open_dataset(photos, "train", trained.spec.classes)
         frames = open_dataset(footage, "train")
+        objects = read_cutouts(cutouts, PASTED)
     except EdgekitError as error:
         raise click.ClickException(str(error)) from error
-    model, spec = trained.model.eval(), trained.spec
+    names = {*trained.spec.classes, *(VOC_NAMES.get(name, name) for name in trained.spec.classes)}
+    data = Steps(
+        photos=TrainingSet(dataset=training, seed=seed, augmentation=1.0, mosaics=0.15, sparse_scenes=0.2),
+        footage=frames,
+        cutouts=objects,
+        known=np.array([name in names for name in frames.classes], np.bool_),
+        size=trained.spec.height,
+        background=background,
+        steps=steps,
+        seed=seed,
+    )
+    for number in range(rounds):
+        print(f"round {number + 1} of {rounds}")
+        batches = DataLoader(replace(data, seed=seed + number), batch_size=None, num_workers=workers)
+        adapt(trained.model.eval(), batches, learning_rate=learning_rate, keep=keep)
+    seen_before = trained.provenance.get("training_data", "unknown data")
+    learnt = (
+        f"{seen_before}; the mask network also {len(frames)} frames of {frames.name.removesuffix(' train')}"
+        f" and {len(objects)} objects cut out of {cutouts.resolve().name}"
+    )
+    save_checkpoint(output, replace(trained, provenance={**trained.provenance, "training_data": learnt}))
+
+
+def adapt(
+    model: MaskedDetector, batches: DataLoader[tuple[Tensor, Tensor, Tensor]], *, learning_rate: float, keep: float
+) -> None:
+    """One round, in place; the mask network becomes the average of its last steps."""
     before = copy.deepcopy(model.omg).requires_grad_(False)
     average = WeightAverage(model, decay=0.99)
-    seen = TrainingSet(dataset=training, seed=seed, augmentation=1.0, mosaics=0.15, sparse_scenes=0.2)
-    names = {*spec.classes, *(VOC_NAMES.get(name, name) for name in spec.classes)}
-    known = np.array([name in names for name in frames.classes], np.bool_)
-    data = Steps(seen, frames, known, spec.height, background, steps, seed)
     # Batch norms stay in evaluation mode: their statistics are the photographs'.
     optimiser = torch.optim.AdamW(model.omg.parameters(), lr=learning_rate, weight_decay=0.01)
-    for step, (images, labels, weights) in enumerate(DataLoader(data, batch_size=None, num_workers=workers)):
-        pictures = normalise(images, spec).contiguous(memory_format=torch.channels_last)
+    steps = len(batches)
+    for step, (images, labels, weights) in enumerate(batches):
+        pictures = normalise(images, model.spec).contiguous(memory_format=torch.channels_last)
         rate = learning_rate * min(1.0, (step + 1) / WARM_UP) * 0.5 * (1 + np.cos(np.pi * step / steps))
         optimiser.param_groups[0]["lr"] = rate
         objectness = model.omg(pictures)
@@ -209,9 +243,6 @@ def main(
         if (step + 1) % 50 == 0 or step + 1 == steps:
             print(f"step {step + 1} of {steps}: photographs {on_photos:.3f}, footage {on_frames:.3f}", flush=True)
     model.omg.load_state_dict(average.model.omg.state_dict())
-    seen_before = trained.provenance.get("training_data", "unknown data")
-    learnt = f"{seen_before}; the mask network also {len(frames)} frames of {frames.name.removesuffix(' train')}"
-    save_checkpoint(output, replace(trained, provenance={**trained.provenance, "training_data": learnt}))
 
 
 if __name__ == "__main__":

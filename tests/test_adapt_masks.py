@@ -51,6 +51,16 @@ def write_data_set(folder: Path, classes: list[str], annotations: str) -> Path:
     return folder
 
 
+def outlined_persons(folder: Path) -> Path:
+    write_data_set(folder, ["person"], "annotations/instances_train.json")
+    file = folder / "annotations" / "instances_train.json"
+    document = json.loads(file.read_text())
+    for box in document["annotations"]:
+        box |= {"bbox": [4, 4, 40, 56], "segmentation": [[4, 4, 44, 4, 44, 60, 4, 60]]}
+    file.write_text(json.dumps(document))
+    return folder
+
+
 def test_footage_is_labelled_at_evenly_spread_frames(tmp_path: Path, clip: Path, tiny_yolox: ModuleType) -> None:
     teacher = tiny_yolox.write(tmp_path, classes=80)
     result = script("label_footage.py", clip, "--teacher", teacher, "--frames", 3, "-o", tmp_path / "labelled")
@@ -84,7 +94,8 @@ def test_only_the_mask_network_is_adapted(tmp_path: Path) -> None:
     footage = write_data_set(tmp_path / "footage", ["airplane", "traffic light"], "instances.json")
     result = script(
         "adapt_masks.py", tmp_path / "before.pt", "--photos", photos, "--footage", footage,
-        "-o", tmp_path / "after.pt", "--steps", 2, "--workers", 0,
+        "--cutouts", outlined_persons(tmp_path / "cutouts"),
+        "-o", tmp_path / "after.pt", "--rounds", 2, "--steps", 2, "--workers", 0,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     before, after = load_checkpoint(tmp_path / "before.pt"), load_checkpoint(tmp_path / "after.pt")
@@ -92,7 +103,9 @@ def test_only_the_mask_network_is_adapted(tmp_path: Path) -> None:
     changed = {name.split(".")[0] for name in old if not torch.equal(old[name], new[name])}
     assert changed == {"omg"}
     assert after.spec == before.spec
-    assert after.provenance["training_data"] == "unknown data; the mask network also 3 frames of footage"
+    assert after.provenance["training_data"] == (
+        "unknown data; the mask network also 3 frames of footage and 3 objects cut out of cutouts"
+    )
 
 
 def test_missing_footage_is_named(tmp_path: Path) -> None:
@@ -102,7 +115,7 @@ def test_missing_footage_is_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     result = script(
         "adapt_masks.py", tmp_path / "before.pt", "--photos", photos, "--footage", tmp_path / "empty",
-        "-o", tmp_path / "after.pt",
+        "--cutouts", photos, "-o", tmp_path / "after.pt",
     )  # fmt: skip
     assert result.returncode == 1
     assert "empty is no data set" in result.stderr
