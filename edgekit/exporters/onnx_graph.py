@@ -62,6 +62,18 @@ class Graph:
                 masks.add(node.output)
         return frozenset(masks)
 
+    def predictions(self) -> frozenset[str]:
+        """What is left to do behind the last convolutions: their results and all made of them, up to the outputs."""
+        makers = {node.output: node for node in self.nodes}
+        found: set[str] = set()
+        waiting = list(self.outputs)
+        while waiting:
+            tensor = waiting.pop()
+            if tensor in makers and tensor not in found and tensor not in self.mask_tensors():
+                found.add(tensor)
+                waiting += makers[tensor].inputs if makers[tensor].op != "Conv" else ()
+        return frozenset(found)
+
     def mask_multiplications(self) -> dict[str, str]:
         """Name of each Mul of a feature map by a mask -> the feature map's tensor."""
         masks = self.mask_tensors()

@@ -33,7 +33,14 @@ TO_UNSIGNED = 128
 """uint8 zero point minus int8 zero point."""
 
 
-def quantise_onnx(path: Path, out: Path, calibration: Calibration, keep_float: frozenset[str] = frozenset()) -> None:
+def quantise_onnx(
+    path: Path,
+    out: Path,
+    calibration: Calibration,
+    keep_float: frozenset[str] = frozenset(),
+    *,
+    float_predictions: bool = False,
+) -> None:
     """Write an int8 copy of the graph at ``path``; its inputs and outputs stay float32.
 
     Args:
@@ -41,6 +48,8 @@ def quantise_onnx(path: Path, out: Path, calibration: Calibration, keep_float: f
         out: the file to write.
         calibration: inputs that show the range of every activation.
         keep_float: names of convolutions that stay float32.
+        float_predictions: leave what the last convolutions compute in float32, for engines whose integer convolutions
+            can give that (onnxruntime's cannot).
 
     Raises:
         ExportError: not a valid graph, nothing to calibrate with, or no convolution of a given name.
@@ -49,7 +58,10 @@ def quantise_onnx(path: Path, out: Path, calibration: Calibration, keep_float: f
     check_kept_layers(keep_float, graph.convolutions())
     measured = measure_activations(path, graph, calibration)
     graph = correct_biases(graph, measured.means, keep_float=keep_float, pair_limit=PAIR_LIMIT)
-    save_model(build_model(_Rewriter(graph, measured.plan, float_tensors(graph, keep_float)).rewrite()), out)
+    plan = measured.plan
+    if float_predictions:
+        plan = {tensor: affine for tensor, affine in plan.items() if tensor not in graph.predictions()}
+    save_model(build_model(_Rewriter(graph, plan, float_tensors(graph, keep_float)).rewrite()), out)
 
 
 class _Rewriter:

@@ -36,6 +36,17 @@ def test_masks_are_followed(graphs: dict[str, Path]) -> None:
     assert read_graph(graphs["omg"]).mask_tensors() == set()
 
 
+def test_predictions_are_the_last_convolutions_and_what_follows(graphs: dict[str, Path]) -> None:
+    graph = read_graph(graphs["detector"])
+    predictions = graph.predictions()
+    assert {"class_logits", "box_offsets", "class_logits.far", "box_offsets.near"} < predictions
+    assert {node.op for node in graph.nodes if node.output in predictions} == {
+        "Conv", "Mul", "Transpose", "Reshape", "Concat",
+    }  # fmt: skip
+    assert not predictions & (graph.mask_tensors() | {"image", "features"})
+    assert read_graph(graphs["omg"]).predictions() == {"objectness"}
+
+
 def test_only_a_lone_relu6_can_be_fused(net: Any, tmp_path: Path) -> None:
     graph = net(image=[1, 2, 4, 4])
     for name in ("alone", "read_twice", "other_bounds"):

@@ -15,6 +15,7 @@ from onnx import numpy_helper
 from edgekit.backends import load_engine
 from edgekit.errors import ExportError
 from edgekit.exporters.calibration import Calibration, Inputs
+from edgekit.exporters.onnx_graph import read_graph
 from edgekit.exporters.onnx_int8 import PAIR_LIMIT, quantise_onnx
 from edgekit.exporters.onnx_tflite import to_tflite
 
@@ -73,6 +74,17 @@ def test_integer_kernels_are_used(graphs: dict[str, Path], tmp_path: Path, calib
     kinds = {node.op_type for node in onnx.load(str(tmp_path / "optimised.onnx")).graph.node}
     assert {"QLinearConv", "QLinearAdd", "QLinearMul"} <= kinds
     assert not {"Conv", "FusedConv", "Add", "Mul", "Clip"} & kinds
+
+
+def test_predictions_can_stay_float(graphs: dict[str, Path], tmp_path: Path, calibration: Calibration) -> None:
+    quantise_onnx(graphs["detector"], tmp_path / "graph.onnx", calibration, float_predictions=True)
+    nodes = onnx.load(str(tmp_path / "graph.onnx")).graph.node
+    quantised = {node.input[0].removesuffix(".exact") for node in nodes if node.op_type == "QuantizeLinear"}
+    predicted = read_graph(graphs["detector"]).predictions()
+    assert not quantised & predicted
+    makers = {node.output[0].removesuffix(".exact"): node.op_type for node in nodes}
+    assert {makers[tensor] for tensor in predicted} == {"Conv", "Mul", "Transpose", "Reshape", "Concat"}
+    assert {"image", "image.masked"} <= quantised
 
 
 @pytest.mark.parametrize("group", [1, 16])
