@@ -9,7 +9,7 @@ sure boxes become objects; its doubtful ones are marked ``ignore``, and so count
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from edgekit.boxes import area, clip_boxes, nms
 from edgekit.cameras import open_source
 from edgekit.data.letterbox import letterbox
+from edgekit.errors import EdgekitError
 from edgekit.models.yolox import YOLOX
 
 SIZES = (416, 736, 1056)
@@ -46,6 +47,14 @@ MOST = 300
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
 def main(footage: tuple[str, ...], teacher: Path, frames: int, output: Path) -> None:
     """Label FOOTAGE: videos, folders of pictures or globs."""
+    try:
+        label(footage, teacher, frames, output)
+    except EdgekitError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def label(footage: Sequence[str], teacher: Path, frames: int, output: Path) -> None:
+    """Write the data set; raises :class:`EdgekitError` for a teacher or a clip that cannot be read."""
     model = YOLOX(teacher)
     if not model.classes:
         raise click.ClickException(f"{teacher} has other classes than COCO's 80, and the file does not name them")

@@ -84,6 +84,15 @@ def test_a_teacher_of_unnamed_classes_is_refused(tmp_path: Path, clip: Path, tin
     assert "other classes than COCO's 80" in result.stderr
 
 
+def test_an_unreadable_clip_is_named(tmp_path: Path, tiny_yolox: ModuleType) -> None:
+    (tmp_path / "clip.mp4").write_text("no video")
+    teacher = tiny_yolox.write(tmp_path, classes=80)
+    result = script("label_footage.py", tmp_path / "clip.mp4", "--teacher", teacher, "-o", tmp_path / "labelled")
+    assert result.returncode == 1
+    assert "clip.mp4" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 def test_only_the_mask_network_is_adapted(tmp_path: Path) -> None:
     torch.manual_seed(0)
     classes = ("aeroplane", "person")
