@@ -114,13 +114,13 @@ def engines(data: Path, _: Path) -> dict[str, Any]:
             for row in edgekit("verify", out, "--against", "default", *sources, "--frames", 100)["rows"]:
                 parity = row["parity"]
                 rows.append(
-                    [row["engine"], "/".join(Path(row["source"]).parts[-2:]), parity["images"],
+                    [form, row["engine"], "/".join(Path(row["source"]).parts[-2:]), parity["images"],
                      *(parity[key] for key in ("detections", "unpaired", "candidates", "disagreeing")),
                      round(parity["box_error_px"], 4), round(parity["score_error"], 5), parity["mask_cells_differing"]]
                 )  # fmt: skip
     counts = ("detections", "unpaired", "candidates", "apart")
     return {
-        "columns": ["engine", "source", "frames", *counts, "box px", "score", "mask cells"],
+        "columns": ["bundle", "engine", "source", "frames", *counts, "box px", "score", "mask cells"],
         "rows": rows,
         "note": "The built-in detector in float32 beside PyTorch. Candidates are the anchors and classes over the "
         "score threshold, before suppression; apart are those outside the tolerances above.",
