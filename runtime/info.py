@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from edgekit.cli import Program
-from edgekit.masks.threshold import LEAST
+from edgekit.masks.threshold import frame_threshold
+from edgekit.spec import DetectorSpec
 
 
 @click.command(cls=Program)
@@ -71,8 +72,8 @@ def _lines(document: dict[str, Any]) -> list[tuple[str, str]]:
     anchors = sum(level["rows"] * level["columns"] * len(level["sizes"]) for level in spec["anchors"])
     classes = spec["classes"]
     shown = ", ".join(classes[:20]) + (", ..." if len(classes) > 20 else "")
-    least = LEAST * spec["mask_threshold"]
-    unsure = f" (in unsure frames from {least:g})" if spec["mask_threshold_exponent"] else ""
+    least = frame_threshold(0.0, DetectorSpec.from_json(spec))
+    unsure = f" (in unsure frames from {least:g})" if least < spec["mask_threshold"] else ""
     lines = [
         (document["kind"], f"{document['path']}  ({document['bytes'] / 1e6:.2f} MB)"),
         ("model", f"{spec['model']}, {document['parameters'] / 1e6:.2f} M parameters"),

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from edgekit.boxes import area, clip_boxes, nms
 from edgekit.cameras import open_source
 from edgekit.data.letterbox import letterbox
-from edgekit.errors import EdgekitError
+from edgekit.errors import CheckpointError, EdgekitError, StorageError
 from edgekit.models.yolox import YOLOX
 
 SIZES = (416, 736, 1056)
@@ -54,10 +54,10 @@ def main(footage: tuple[str, ...], teacher: Path, frames: int, output: Path) -> 
 
 
 def label(footage: Sequence[str], teacher: Path, frames: int, output: Path) -> None:
-    """Write the data set; raises :class:`EdgekitError` for a teacher or a clip that cannot be read."""
+    """Write the data set; raises :class:`EdgekitError` for a teacher, a clip or a disk that will not do."""
     model = YOLOX(teacher)
     if not model.classes:
-        raise click.ClickException(f"{teacher} has other classes than COCO's 80, and the file does not name them")
+        raise CheckpointError(f"{teacher} has other classes than COCO's 80, and the file does not name them")
     (output / "images").mkdir(parents=True, exist_ok=True)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -65,7 +65,7 @@ def label(footage: Sequence[str], teacher: Path, frames: int, output: Path) -> N
         for index, picture in enumerate(evenly(name, frames)):
             file_name = f"{number}_{index:05d}.png"
             if not cv2.imwrite(str(output / "images" / file_name), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
-                raise click.ClickException(f"{output / 'images' / file_name} could not be written")
+                raise StorageError(f"{output / 'images' / file_name} could not be written")
             height, width = picture.shape[:2]
             images.append({"id": len(images) + 1, "file_name": file_name, "height": height, "width": width})
             for box, score, class_id in zip(*look(model, picture), strict=True):

@@ -64,12 +64,13 @@ class Graph:
 
     def predictions(self) -> frozenset[str]:
         """What is left to do behind the last convolutions: their results and all made of them, up to the outputs."""
-        makers = {node.output: node for node in self.nodes}
+        masks = self.mask_tensors()
+        makers = {node.output: node for node in self.nodes if node.output not in masks}
         found: set[str] = set()
         waiting = list(self.outputs)
         while waiting:
             tensor = waiting.pop()
-            if tensor in makers and tensor not in found and tensor not in self.mask_tensors():
+            if tensor in makers and tensor not in found:
                 found.add(tensor)
                 waiting += makers[tensor].inputs if makers[tensor].op != "Conv" else ()
         return frozenset(found)

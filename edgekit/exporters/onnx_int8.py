@@ -58,9 +58,8 @@ def quantise_onnx(
     check_kept_layers(keep_float, graph.convolutions())
     measured = measure_activations(path, graph, calibration)
     graph = correct_biases(graph, measured.means, keep_float=keep_float, pair_limit=PAIR_LIMIT)
-    plan = measured.plan
-    if float_predictions:
-        plan = {tensor: affine for tensor, affine in plan.items() if tensor not in graph.predictions()}
+    unquantised = graph.predictions() if float_predictions else frozenset()
+    plan = {tensor: affine for tensor, affine in measured.plan.items() if tensor not in unquantised}
     save_model(build_model(_Rewriter(graph, plan, float_tensors(graph, keep_float)).rewrite()), out)
 
 

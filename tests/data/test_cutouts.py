@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +16,31 @@ from edgekit.errors import DataError
 TRIANGLE = [[10, 10, 90, 10, 10, 90]]
 
 
-def write_coco(folder: Path, *entries: dict[str, Any]) -> Path:
-    """One picture, red on its left half and blue on its right, 120x100."""
-    (folder / "images").mkdir(parents=True)
-    (folder / "annotations").mkdir()
-    picture = np.zeros((100, 120, 3), np.uint8)
-    picture[:, :60], picture[:, 60:] = (0, 0, 255), (255, 0, 0)
-    cv2.imwrite(str(folder / "images" / "1.png"), picture)
-    annotations = [
-        {"id": i + 1, "image_id": 1, "category_id": 1, "bbox": [10, 10, 80, 80], "segmentation": TRIANGLE} | entry
-        for i, entry in enumerate(entries)
-    ]
-    document = {
-        "images": [{"id": 1, "file_name": "1.png", "height": 100, "width": 120}],
-        "annotations": annotations,
-        "categories": [{"id": 1, "name": "person"}, {"id": 2, "name": "kite"}],
-    }
-    (folder / "annotations" / "instances_train.json").write_text(json.dumps(document))
-    return folder
+@pytest.fixture
+def outlined(write_coco: Callable[..., Path]) -> Callable[..., Path]:
+    """Writes a data set of one picture, red on its left half and blue on its right, 120x100."""
+
+    def write(*entries: dict[str, Any]) -> Path:
+        annotations = [
+            {"id": i + 1, "image_id": 1, "category_id": 1, "bbox": [10, 10, 80, 80], "segmentation": TRIANGLE} | entry
+            for i, entry in enumerate(entries)
+        ]
+        document = {
+            "images": [{"id": 1, "file_name": "1.png", "height": 100, "width": 120}],
+            "annotations": annotations,
+            "categories": [{"id": 1, "name": "person"}, {"id": 2, "name": "kite"}],
+        }
+        folder = write_coco(document, "annotations/instances_train.json")
+        picture = np.zeros((100, 120, 3), np.uint8)
+        picture[:, :60], picture[:, 60:] = (0, 0, 255), (255, 0, 0)
+        cv2.imwrite(str(folder / "images" / "1.png"), picture)
+        return folder
+
+    return write
 
 
-def test_a_cutout_is_its_outline(tmp_path: Path) -> None:
-    (cutout,) = read_cutouts(write_coco(tmp_path / "coco", {}), ["person"])
+def test_a_cutout_is_its_outline(outlined: Callable[..., Path]) -> None:
+    (cutout,) = read_cutouts(outlined({}), ["person"])
     assert cutout.opacity.shape == cutout.image.shape[:2] == (81, 81)
     assert cutout.opacity[0].all()
     assert cutout.opacity[:, 0].all()
@@ -46,9 +49,8 @@ def test_a_cutout_is_its_outline(tmp_path: Path) -> None:
     assert cutout.image[0, 80].tolist() == [0, 0, 255]
 
 
-def test_only_large_outlined_objects_of_the_classes(tmp_path: Path) -> None:
-    folder = write_coco(
-        tmp_path / "coco",
+def test_only_large_outlined_objects_of_the_classes(outlined: Callable[..., Path]) -> None:
+    folder = outlined(
         {},
         {"category_id": 2},
         {"iscrowd": 1},
@@ -82,16 +84,10 @@ def test_resized_and_flipped_stay_in_step() -> None:
     assert small.image[..., 0].tolist() == [[3, 250]] * 4
 
 
-@pytest.mark.parametrize(
-    ("entries", "message"),
-    [
-        ([{"category_id": 2}], "outlines no object of person larger"),
-        ([{"segmentation": []}], "outlines no object of person larger"),
-    ],
-)
-def test_nothing_to_cut_out_is_an_error(tmp_path: Path, entries: list[dict[str, Any]], message: str) -> None:
-    with pytest.raises(DataError, match=message):
-        read_cutouts(write_coco(tmp_path / "coco", *entries), ["person"])
+@pytest.mark.parametrize("entry", [{"category_id": 2}, {"segmentation": []}])
+def test_nothing_to_cut_out_is_an_error(outlined: Callable[..., Path], entry: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match="outlines no object of person larger"):
+        read_cutouts(outlined(entry), ["person"])
 
 
 def test_another_layout_is_named(tmp_path: Path) -> None:

@@ -9,8 +9,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from edgekit.data.letterbox import letterbox
+from edgekit.masks.pyramid import Mask
 from edgekit.masks.sources import MaskInput, omg
 from edgekit.masks.threshold import LEAST, frame_threshold
 from edgekit.models.masked_detector import MaskedDetector
@@ -20,6 +22,11 @@ from edgekit.spec import DetectorSpec
 SPEC = DetectorSpec(
     model="m", classes=("a",), height=80, width=80, anchors=(), mask_threshold=0.2, mask_threshold_exponent=12
 )
+
+
+def runtime_mask(objectness: NDArray[np.float32], spec: DetectorSpec) -> Mask:
+    picture = letterbox(np.zeros((64, 64, 3), np.uint8), height=64, width=64)
+    return omg(MaskInput(letterboxed=picture, spec=spec, objectness=lambda: objectness))
 
 
 def test_a_sure_frame_has_the_whole_threshold() -> None:
@@ -50,10 +57,8 @@ def test_the_detector_trains_under_the_masks_that_it_runs_under() -> None:
     spread = torch.tensor([1.0, 2.0, 4.0])[:, None, None, None]
     logits = spread * torch.randn(3, 1, 4, 4, generator=generator) - 1
     masks = model.binary_mask(logits)
-    picture = letterbox(np.zeros((64, 64, 3), np.uint8), height=64, width=64)
     for index in range(3):
-        probability = torch.sigmoid(logits[index, 0]).numpy()
-        expected = omg(MaskInput(letterboxed=picture, spec=model.spec, objectness=lambda p=probability: p))  # type: ignore[misc]
+        expected = runtime_mask(torch.sigmoid(logits[index, 0]).numpy(), model.spec)
         np.testing.assert_array_equal(masks[index, 0].numpy().astype(bool), expected)
     thresholds = {frame_threshold(float(torch.sigmoid(logits[index]).max()), model.spec) for index in range(3)}
     assert len(thresholds) == 3
