@@ -12,6 +12,7 @@
     ├── BundleError             1   a bundle is malformed
     │   ├── BundleIntegrityError    a file is missing, truncated or does not match its hash
     │   └── BundlePathError         a path inside the bundle points outside it
+    ├── SparseProgramError      1   a sparse program is malformed; the message names the operation
     └── StorageError            1   writing failed (disk full, no permission); nothing half-written is left
 
 Only ``edgekit.cli.main`` turns them into exit codes; ``KeyboardInterrupt`` becomes 130. A message has up to
@@ -93,6 +94,10 @@ class BundleIntegrityError(BundleError):
 
 class BundlePathError(BundleError):
     """A path inside the bundle is absolute or leads outside the bundle."""
+
+
+class SparseProgramError(EdgekitError):
+    """A sparse program, or the file that holds it, is malformed."""
 
 
 class StorageError(EdgekitError):
