@@ -16,6 +16,9 @@ SUPPORTERS = 10
 """Boxes that a kept box needs around it to keep its whole score: as many as training asks to find each object
 (``edgekit.learning.assignment.POSITIVES``, which needs PyTorch)."""
 
+ROWS_AT_ONCE = 64
+"""Boxes whose overlaps with all others :func:`nms` computes at once; for thousands the matrix would be too large."""
+
 OWN_WEIGHT = 0.5
 """Share of a box's own score in its score after the vote."""
 
@@ -67,19 +70,18 @@ def nms(
     """
     order = np.argsort(-scores, kind="stable")
     boxes, classes = boxes_xyxy[order], class_ids[order]
-    members = {int(name): np.flatnonzero(classes == name) for name in np.unique(classes)}
     alive = np.ones(len(order), np.bool_)
     kept: list[int] = []
-    for position in range(len(order)):
-        if len(kept) >= limit:
-            break
-        if not alive[position]:
-            continue
-        kept.append(position)
-        rivals = members[int(classes[position])]
-        rivals = rivals[alive[rivals] & (rivals > position)]
-        members[int(classes[position])] = rivals
-        alive[rivals[iou_matrix(boxes[position : position + 1], boxes[rivals])[0] > iou]] = False
+    for start in range(0, len(order), ROWS_AT_ONCE):
+        # Overlaps of many boxes at once: a frame has tens of them, and a call of numpy costs more than those.
+        rows = start + np.flatnonzero(alive[start : start + ROWS_AT_ONCE])
+        suppressed = (iou_matrix(boxes[rows], boxes) > iou) & (classes[rows][:, None] == classes)
+        for position, drops in zip(rows.tolist(), suppressed, strict=True):
+            if len(kept) >= limit:
+                break
+            if alive[position]:
+                kept.append(position)
+                alive &= ~drops
     return np.asarray(order[kept], np.int64)
 
 

@@ -5,10 +5,12 @@ Shapes: A anchors in the order level, row, column, size.
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.masks.pyramid import Mask, mask_at
+from edgekit.masks.pyramid import Mask
 from edgekit.spec import AnchorLevel, DetectorSpec
 
 MAX_LOG_SIZE = 4.0
@@ -55,11 +57,34 @@ def anchor_boxes(spec: DetectorSpec) -> NDArray[np.float32]:
 
 def anchor_mask(spec: DetectorSpec, mask: Mask) -> NDArray[np.bool_]:
     """[A] True for the anchors whose cell is active in ``mask`` at their level."""
-    parts = [
-        np.repeat(mask_at(mask, rows=level.rows, columns=level.columns).reshape(-1), len(level.sizes))
-        for level in spec.anchors
-    ]
-    return np.concatenate(parts)
+    covered, cell_of_anchor = _cells_under_anchors(spec)
+    return np.asarray((covered @ mask.reshape(-1).astype(np.float32) > 0)[cell_of_anchor], np.bool_)
+
+
+@functools.lru_cache(maxsize=4)
+def _cells_under_anchors(spec: DetectorSpec) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """For every site of every level the mask cells [sites, G * G] that make it active, and each anchor's site [A].
+
+    A site is active if any of these cells is: one product of a matrix says it for all levels at once.
+    """
+    cells = np.arange(spec.mask_grid)
+    covered = []
+    for level in spec.anchors:
+        # Halving rounds up, so cell i is under site i // 2, then i // 4, ...; a finer site is one part of a cell.
+        shares = [_shares(cells, sites) for sites in (level.rows, level.columns)]
+        covered.append(np.kron(*shares))
+    per_site = [len(level.sizes) for level in spec.anchors for _ in range(level.rows * level.columns)]
+    return np.concatenate(covered), np.repeat(np.arange(len(per_site)), per_site)
+
+
+def _shares(cells: NDArray[np.int64], sites: int) -> NDArray[np.float32]:
+    """[sites, cells] of one axis: 1 where a cell touches a site."""
+    if sites >= len(cells):
+        return np.repeat(np.eye(len(cells), dtype=np.float32), sites // len(cells), axis=0)
+    shift = 0
+    while -(-len(cells) >> shift) > sites:
+        shift += 1
+    return np.asarray(np.arange(sites)[:, None] == cells >> shift, np.float32)
 
 
 def decode(spec: DetectorSpec, anchors: NDArray[np.float32], offsets: NDArray[np.float32]) -> NDArray[np.float32]:
