@@ -9,6 +9,7 @@ H, W input height and width; G mask grid; A anchors; C classes.
 from __future__ import annotations
 
 import functools
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,9 @@ class FrameResult:
 
     active_share: float
     """Share 0..1 of the cells that are active."""
+
+    omg_ran: bool = True
+    """Whether the mask source asked the OMG network."""
 
     timings_ms: dict[str, float]
     """Wall time of ``letterbox``, ``mask`` (with the OMG network), ``detector``, ``decode`` (with NMS), ``total``."""
@@ -92,13 +96,9 @@ class Pipeline:
         letterboxed = letterbox(image_rgb, height=self.spec.height, width=self.spec.width)
         image = self.input_tensor(letterboxed)
         clock.lap("letterbox")
+        objectness = functools.cache(functools.partial(self.objectness, image))
         mask = self.mask_source(
-            MaskInput(
-                letterboxed=letterboxed,
-                spec=self.spec,
-                objectness=functools.cache(functools.partial(self.objectness, image)),
-                truth_xyxy=truth_xyxy,
-            )
+            MaskInput(letterboxed=letterboxed, spec=self.spec, objectness=objectness, truth_xyxy=truth_xyxy)
         )
         clock.lap("mask")
         raw = self.detect(image, mask) if mask.any() else None
@@ -107,19 +107,27 @@ class Pipeline:
         detections = postprocess(self.spec, *raw, mask, letterboxed, threshold) if raw else Detections.empty()
         clock.lap("decode")
         return FrameResult(
-            detections=detections, mask=mask, active_share=active_share(mask), timings_ms=clock.total("total")
+            detections=detections,
+            mask=mask,
+            active_share=active_share(mask),
+            omg_ran=objectness.cache_info().currsize > 0,
+            timings_ms=clock.total("total"),
         )
 
-    def input_tensor(self, letterboxed: Letterboxed) -> NDArray[np.float32]:
-        """[1, 3, H, W] normalised; a view of NHWC memory, which engines of that layout take without a copy."""
+    def input_tensor(self, letterboxed: Letterboxed) -> NDArray[np.uint8] | NDArray[np.float32]:
+        """[1, 3, H, W], pixels or normalised; a view of NHWC memory, which engines of that layout need not copy."""
+        if self.detector.takes_pixels:
+            return letterboxed.image.transpose(2, 0, 1)[None]
         normalised = (letterboxed.image.astype(np.float32) - np.float32(self.spec.mean)) / np.float32(self.spec.std)
         return normalised.transpose(2, 0, 1)[None]
 
-    def objectness(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+    def objectness(self, image: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float32]:
         """Run the OMG graph on [1, 3, H, W]: probabilities [G, G] in 0..1."""
         return sigmoid(self.omg.run({"image": image})["objectness"][0, 0])
 
-    def detect(self, image: NDArray[np.float32], mask: Mask) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def detect(
+        self, image: NDArray[np.uint8] | NDArray[np.float32], mask: Mask
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Run the detector graph: class logits [1, A, C] and box offsets [1, A, 4]."""
         outputs = self.detector.run({"image": image, "mask": mask[None, None].astype(np.float32)})
         return outputs["class_logits"], outputs["box_offsets"]
@@ -146,13 +154,15 @@ def postprocess(
         score_threshold: 0..1, inclusive.
     """
     active = np.flatnonzero(anchor_mask(spec, mask))
-    scores = sigmoid(class_logits[0][active])  # [active, C]
     voting = spec.vote_iou < 1
-    rows, class_ids = np.nonzero(scores >= (min(score_threshold, VOTING_SCORE) if voting else score_threshold))
-    anchors = active[rows]
+    least = min(score_threshold, VOTING_SCORE) if voting else score_threshold
+    logits = class_logits[0][active]  # [active, C]
+    # Nearly all of them are background, whose sigmoid nobody needs.
+    rows, class_ids = np.nonzero(logits >= _logit(least))
+    anchors, scores = active[rows], sigmoid(logits[rows, class_ids])
     boxes = letterboxed.to_source(decode(spec, _anchor_boxes(spec)[anchors], box_offsets[0][anchors]))
     inside = np.flatnonzero((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))
-    boxes, class_ids, best = boxes[inside], class_ids[inside], scores[rows[inside], class_ids[inside]]
+    boxes, class_ids, best = boxes[inside], class_ids[inside], scores[inside]
     # No vote raises a score, and no box suppresses a better one: under the threshold there is nothing to keep.
     over = np.flatnonzero(best >= score_threshold)
     chosen = over[nms(boxes[over], best[over], class_ids[over], iou=spec.nms_iou, limit=spec.max_detections)]
@@ -275,6 +285,14 @@ def _anchor_boxes(spec: DetectorSpec) -> NDArray[np.float32]:
 def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """1 / (1 + e^-x); clipped where float32 saturates anyway, so that e^-x never overflows."""
     return np.asarray(1 / (1 + np.exp(-np.clip(logits, -60, 60))), np.float32)
+
+
+def _logit(score: float) -> float:
+    """The logit of a score, a little lower, so that rounding in the sigmoid loses none that reaches the score."""
+    if score <= 0:
+        return -math.inf
+    score = min(score, 1 - 1e-7)  # from here on the sigmoid rounds to 1
+    return math.log(score / (1 - score)) - 1e-5
 
 
 class _Clock:

@@ -42,9 +42,15 @@ LIVE_FPS = 15.0
 )
 @click.option("--camera", type=click.IntRange(min=0), metavar="N", help="Camera index; the same as --source N.")
 @click.option("--loop", is_flag=True, help="Start again at the end of a video, folder or the demo.")
-@click.option("--engine", default="auto", show_default=True, help="auto, tflite, openvino, onnxruntime or torch.")
+@click.option(
+    "--engine", default="auto", show_default=True, help="auto, native, tflite, openvino, onnxruntime or torch."
+)
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: as the bundle says]")
 @click.option("--mask", default="omg", show_default=True, help="Where to look: omg, off, FILE.json, a+b, a&b.")
+@click.option(
+    "--mask-every", type=click.IntRange(min=1), default=1, show_default=True, metavar="N",
+    help="Keep a mask for up to N frames while nothing moves outside it: for fixed cameras.",
+)  # fmt: skip
 @click.option(
     "--conf", "--threshold", type=click.FloatRange(0, 1), help="Lowest score to report.  [default: as the bundle says]"
 )
@@ -63,6 +69,7 @@ def main(
     engine: str,
     threads: int | None,
     mask: str,
+    mask_every: int,
     conf: float | None,
     iou: float | None,
     jsonl: str,
@@ -80,6 +87,7 @@ def main(
     completes its files.
     """
     from edgekit.cameras import open_source
+    from edgekit.masks.reuse import Reused
     from edgekit.pipeline import open_pipeline
     from edgekit.sinks.summary import Summary
 
@@ -89,6 +97,7 @@ def main(
         stack.enter_context(_ends_once())
         frames = stack.enter_context(open_source(source_name, loop=loop))
         pipeline = open_pipeline(model_name, engine=engine, mask=mask, threads=threads)
+        pipeline = pipeline.with_mask(Reused(pipeline.mask_source, every=mask_every))
         if iou is not None:
             pipeline.spec = replace(pipeline.spec, nms_iou=iou)
         log.info("%s on %s, mask %s", model_name, pipeline.engine_name, mask)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edgekit.backends import Engine, Tensors
+from edgekit.bundle.manifest import GRAPH_FORMATS
 from edgekit.data.letterbox import letterbox
 from edgekit.errors import EngineError, UsageError
 from edgekit.models.anchors import anchor_boxes
@@ -31,7 +32,7 @@ class Counting:
     """An engine that counts its runs."""
 
     def __init__(self, engine: Engine) -> None:
-        self.engine, self.name, self.runs = engine, engine.name, 0
+        self.engine, self.name, self.takes_pixels, self.runs = engine, engine.name, engine.takes_pixels, 0
 
     def run(self, inputs: Tensors) -> Tensors:
         self.runs += 1
@@ -129,11 +130,7 @@ def test_another_mask_on_the_same_engines(bundle: Path) -> None:
 def test_every_engine_of_every_format_agrees(tiny: ModuleType, tmp_path: Path) -> None:
     image = tiny.picture(200, 150)
     results = []
-    for graph_format, engines in {
-        "onnx": ["onnxruntime", "openvino"],
-        "openvino": ["openvino"],
-        "tflite": ["tflite"],
-    }.items():
+    for graph_format, (_, engines) in GRAPH_FORMATS.items():
         path = tiny.write_bundle(tmp_path / f"{graph_format}.edgekit", graph_format)
         results += [open_pipeline(path, engine=engine, threads=None).process(image) for engine in engines]
     for result in results[1:]:

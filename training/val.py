@@ -27,8 +27,12 @@ if TYPE_CHECKING:
     help="A VOCdevkit year, images/ with annotations/instances_{train,val}.json, or one instances.json.",
 )
 @click.option("--split", default="val", show_default=True, help="Which part of the data.")
-@click.option("--engine", default="auto", show_default=True, help="tflite, openvino, onnxruntime, or torch.")
+@click.option("--engine", default="auto", show_default=True, help="native, tflite, openvino, onnxruntime, or torch.")
 @click.option("--mask", default="omg", show_default=True, help="omg, off, truth, FILE.json, a+b or a&b.")
+@click.option(
+    "--mask-every", type=click.IntRange(min=1), default=1, show_default=True, metavar="N",
+    help="Keep a mask for up to N frames, for frames of one camera in order.",
+)  # fmt: skip
 @click.option(
     "--conf", type=click.FloatRange(0, 1), default=0.01, show_default=True, help="Lowest score of a detection."
 )
@@ -49,6 +53,7 @@ def main(
     split: str,
     engine: str,
     mask: str,
+    mask_every: int,
     conf: float,
     limit: int | None,
     threads: int | None,
@@ -65,6 +70,7 @@ def main(
     """
     from edgekit.data.class_map import parse_class_map
     from edgekit.data.datasets import open_dataset
+    from edgekit.masks.reuse import Reused
     from edgekit.metrics.detection import require_pycocotools
     from edgekit.metrics.evaluation import Evaluator
     from edgekit.metrics.layers import layer_table
@@ -81,18 +87,20 @@ def main(
     counters: list[ActivationStatistics | None] = [None, None]
     if zeros:
         pipeline, counters = _with_counters(path, pipeline, threads or 1)
-    evaluators = [
-        Evaluator(pipeline.with_mask(text), layers, mask=text, score_threshold=conf, zeros=counter)
-        for text, counter in zip(masks, counters, strict=False)
-    ]
+    sources = {text: pipeline.with_mask(text).mask_source for text in masks}
+    sources[mask] = Reused(sources[mask], every=mask_every)
+    evaluators = {
+        text: Evaluator(pipeline.with_mask(source), layers, score_threshold=conf, zeros=counter)
+        for (text, source), counter in zip(sources.items(), counters, strict=False)
+    }
     # 1. every picture is decoded once and goes through each pipeline
     with click.progressbar(dataset.samples, file=sys.stderr, hidden=not sys.stderr.isatty()) as samples:
         for sample in samples:
             image = sample.read()
-            for evaluator in evaluators:
+            for evaluator in evaluators.values():
                 evaluator.add(sample, image)
     # 2. count
-    evaluations = {evaluator.mask: evaluator.result(dataset) for evaluator in evaluators}
+    evaluations = {text: evaluator.result(dataset) for text, evaluator in evaluators.items()}
     first = evaluations[mask]
     head: dict[str, Any] = {
         "model": model,

@@ -93,7 +93,6 @@ class Evaluator:
         pipeline: Pipeline,
         layers: tuple[LayerMacs, ...],
         *,
-        mask: str,
         score_threshold: float,
         zeros: ActivationStatistics | None = None,
     ) -> None:
@@ -102,14 +101,11 @@ class Evaluator:
         Args:
             pipeline: what to measure.
             layers: its layer table.
-            mask: the text of its mask source, which says whether the OMG network counts.
             score_threshold: lowest score 0..1 of a detection; low, because average precision wants the whole curve.
             zeros: counts zero activations of the model that ``pipeline`` runs.
         """
         self.pipeline = pipeline
         self.layers = layers
-        self.mask = mask
-        self._omg = uses_omg(mask)
         self._score_threshold = score_threshold
         self._zeros = zeros
         self._detections: dict[int, Detections] = {}
@@ -125,7 +121,7 @@ class Evaluator:
         self._detections[sample.image_id] = result.detections
         boxes = letterbox(image, height=spec.height, width=spec.width).to_input(boxes)
         self._masks.add(result.mask, boxes, height=spec.height, width=spec.width)
-        self._executed += executed_layer_macs(self.layers, result.mask, omg=self._omg)
+        self._executed += executed_layer_macs(self.layers, result.mask, omg=result.omg_ran)
 
     def result(self, dataset: DetectionDataset) -> Evaluation:
         """The evaluation of all samples of ``dataset``, which must have been added, each once.
