@@ -16,8 +16,9 @@ SUPPORTERS = 10
 """Boxes that a kept box needs around it to keep its whole score: as many as training asks to find each object
 (``edgekit.learning.assignment.POSITIVES``, which needs PyTorch)."""
 
-ROWS_AT_ONCE = 64
-"""Boxes whose overlaps with all others :func:`nms` computes at once; for thousands the matrix would be too large."""
+FEW = 64
+"""Up to so many boxes :func:`nms` computes all overlaps at once: in a frame from a camera a call of numpy takes longer
+than the overlaps. Where candidates come in thousands, most are dropped before anyone asks for theirs."""
 
 OWN_WEIGHT = 0.5
 """Share of a box's own score in its score after the vote."""
@@ -70,18 +71,23 @@ def nms(
     """
     order = np.argsort(-scores, kind="stable")
     boxes, classes = boxes_xyxy[order], class_ids[order]
+    few = iou_matrix(boxes, boxes) if len(order) <= FEW else None
+    members = {int(name): np.flatnonzero(classes == name) for name in np.unique(classes)}
     alive = np.ones(len(order), np.bool_)
     kept: list[int] = []
-    for start in range(0, len(order), ROWS_AT_ONCE):
-        # Overlaps of many boxes at once: a frame has tens of them, and a call of numpy costs more than those.
-        rows = start + np.flatnonzero(alive[start : start + ROWS_AT_ONCE])
-        suppressed = (iou_matrix(boxes[rows], boxes) > iou) & (classes[rows][:, None] == classes)
-        for position, drops in zip(rows.tolist(), suppressed, strict=True):
-            if len(kept) >= limit:
-                break
-            if alive[position]:
-                kept.append(position)
-                alive &= ~drops
+    for position in range(len(order)):
+        if len(kept) >= limit:
+            break
+        if not alive[position]:
+            continue
+        kept.append(position)
+        rivals = members[int(classes[position])]
+        if few is None:
+            rivals = members[int(classes[position])] = rivals[alive[rivals] & (rivals > position)]
+            overlaps = iou_matrix(boxes[position : position + 1], boxes[rivals])[0]
+        else:
+            overlaps = few[position, rivals]
+        alive[rivals[overlaps > iou]] = False
     return np.asarray(order[kept], np.int64)
 
 

@@ -32,6 +32,7 @@ VERBS = {
     "verify": ("export", "Does a bundle still give its golden output, or its checkpoint's on any footage?"),
     "run": ("runtime", "Detect objects in a camera, video, folder or the demo."),
     "profile": ("runtime", "MACs per layer and latency percentiles per stage, for every engine present."),
+    "bench": ("runtime", "Time the native engine beside every other one on this machine."),
     "doctor": ("runtime", "Say what works on this machine and how to mend what does not."),
     "boards": ("runtime", "List the boards that export can target."),
     "models": ("runtime", "List the networks with their parameters and MACs."),
@@ -91,6 +92,10 @@ class Program(_Guarded):
     def program_name(self) -> str:
         """``edgekit VERB``: the stem of a program file is its verb."""
         return f"edgekit {Path(sys.argv[0]).stem}"
+
+
+class ProgramGroup(Program, click.Group):
+    """The class of the ``main`` of a program with sub-commands: ``@click.group(cls=ProgramGroup)``."""
 
 
 class LazyGroup(_Guarded, click.Group):

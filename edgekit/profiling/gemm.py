@@ -58,3 +58,21 @@ def peak_gmacs(*, threads: int, size: int = 1024, seconds: float = 0.5) -> float
         reason = (getattr(error, "stderr", "") or str(error)).strip().splitlines()[-1]
         raise EngineError(f"the matrix product of numpy cannot be measured: {reason}") from error
     return float(done.stdout)
+
+
+def ceilings_gmacs(*, threads: int) -> dict[str, float]:
+    """Precision -> the best rate of any matrix product that was tried here, in 10^9 multiply-accumulates a second.
+
+    For fp32 numpy's product or the native kernels on data that is in the cache, whichever is faster: numpy's BLAS does
+    not know every processor. For int8 the native kernels, the only ones that can be asked.
+
+    Args:
+        threads: the kernels' rate of one thread counts as often.
+
+    Raises:
+        EngineError: the kernels cannot be loaded, or numpy cannot run in a child process.
+    """
+    from edgekit.backends.native import require
+
+    fp32, int8 = (rate * threads for rate in require().peak_gmacs())
+    return {"fp32": max(fp32, peak_gmacs(threads=threads)), "int8": int8}
