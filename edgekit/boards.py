@@ -19,7 +19,7 @@ from edgekit.backends import ENGINES
 from edgekit.errors import UsageError
 from edgekit.programs import find_folder
 
-GRAPH_SUFFIXES = {"tflite": ".tflite", "openvino": ".xml", "onnx": ".onnx"}
+GRAPH_SUFFIXES = {"tflite": ".tflite", "openvino": ".xml", "onnx": ".onnx", "sparse": ".sparse"}
 """Graph format -> suffix of its graph files, as in :data:`edgekit.backends.ENGINES`."""
 
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -109,7 +109,7 @@ class ExportDefaults:
     """What ``edgekit export --target`` chooses unless told otherwise."""
 
     format: str
-    """Graph format: ``onnx``, ``tflite`` or ``openvino``."""
+    """Graph format: ``onnx``, ``tflite``, ``openvino`` or ``sparse``."""
 
     precision: str
     """``fp32``, ``fp16`` or ``int8``."""

@@ -20,6 +20,7 @@ from typing import Literal
 from edgekit.errors import EdgekitError, EngineError
 
 GIB = 1 << 30
+REINSTALL = 'pip install --force-reinstall --no-deps "edgekit-vision"'
 Status = Literal["ok", "warn", "fail"]
 
 
@@ -111,8 +112,7 @@ def _check_bundle(name: str, path: Path) -> Finding:
     try:
         engines = open_bundle(path).manifest.engines
     except EdgekitError as error:
-        fix = 'pip install --force-reinstall --no-deps "edgekit-vision"'
-        return Finding(check=name, status="fail", text=str(error), fix=fix)
+        return Finding(check=name, status="fail", text=str(error), fix=REINSTALL)
     trials = {engine: in_a_process(verify_on, str(path), engine) for engine in engines}
     tried = {engine: trial for engine, trial in trials.items() if trial.outcome != "absent"}
     if not tried:
@@ -164,13 +164,25 @@ def check_engines(_root: Path) -> list[Finding]:
     return findings
 
 
+def check_kernels(_root: Path) -> list[Finding]:
+    """The native engine computes with each instruction set that this processor has kernels for; the first is used."""
+    from edgekit.profiling.probe import in_a_process, run_every_instruction_set
+
+    trial = in_a_process(run_every_instruction_set)
+    if trial.outcome == "ok":
+        return [Finding(check="kernels", status="ok", text=f"{trial.text}; EDGEKIT_ISA=NAME takes another")]
+    return [Finding(check="kernels", status="warn", text=trial.text, fix=_reinstall("native"))]
+
+
 def _install(engine: str) -> str:
     from edgekit.backends.boundary import ENGINE_EXTRAS
 
-    return f'pip install "edgekit-vision[{ENGINE_EXTRAS[engine]}]"'
+    return f'pip install "edgekit-vision[{ENGINE_EXTRAS[engine]}]"' if engine in ENGINE_EXTRAS else REINSTALL
 
 
 def _reinstall(engine: str) -> str:
+    if engine == "native":
+        return "unset EDGEKIT_ISA" if os.environ.get("EDGEKIT_ISA") else REINSTALL
     return _install(engine).replace("install", "install --force-reinstall", 1) + ", or another release of the engine"
 
 
@@ -184,7 +196,13 @@ EXTRAS: dict[str, tuple[str, tuple[str, ...]]] = {
         ),
     ),
     "demo": ("run the demo", ("scikit-image",)),
-    "test": ("run the tests", ("pytest", "hypothesis", "ruff", "mypy", "build", "scikit-build-core")),
+    "test": (
+        "run the tests",
+        (
+            *("pytest", "hypothesis", "ruff", "mypy", "build"),
+            *("scikit-build-core", "nanobind", "cmake", "ninja"),
+        ),
+    ),
 }
 """Extra -> (what it is for, the distributions that it brings). Extras of engines are checked by running them."""
 
@@ -283,6 +301,7 @@ CHECKS: dict[str, Callable[[Path], list[Finding]]] = {
     "packages": check_packages,
     "default detector": check_default,
     "engines": check_engines,
+    "kernels": check_kernels,
     "extras": check_extras,
     "cameras": check_cameras,
     "board": check_board,

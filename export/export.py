@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("edgekit")
 
+FORMATS = ("onnx", "tflite", "openvino", "sparse")
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
@@ -25,8 +26,8 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.argument("checkpoint", metavar="CHECKPOINT|default", required=False)
 @click.option("-m", "--model", metavar="CHECKPOINT", help="The same as the argument CHECKPOINT.")
 @click.option("--target", metavar="BOARD", help="Choose format, precision and threads for a board (`edgekit boards`).")
-@click.option("--format", "graph_format", type=click.Choice(["onnx", "tflite", "openvino"]), help="[default: onnx]")
-@click.option("--precision", type=click.Choice(["fp32", "fp16", "int8"]), help="[default: fp32]")
+@click.option("--format", "graph_format", type=click.Choice(FORMATS), help="sparse is for native.  [default: onnx]")
+@click.option("--precision", type=click.Choice(["fp32", "fp16", "int8"]), help="sparse has no fp16.  [default: fp32]")
 @click.option("--half", is_flag=True, help="The same as --precision fp16.")
 @click.option("--int8", is_flag=True, help="The same as --precision int8.")
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads on the board.  [default: 4]")
@@ -72,6 +73,7 @@ def main(
     \b
     edgekit export runs/x/best.pt --target raspberry-pi-4 --data voc07 -o x.edgekit
     edgekit export default --target jetson
+    edgekit export default --format sparse
     edgekit export runs/x/best.pt --format openvino --int8 --calib photos/ --keep-float worst:3
 
     The gate: the converted model runs beside the PyTorch one through the whole pipeline, and boxes, scores, masks and

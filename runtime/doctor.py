@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -30,13 +30,29 @@ def main(as_json: bool) -> int:
     findings = run_checks()
     works = all(finding.status != "fail" for finding in findings)
     if as_json:
-        listed = [finding.to_json() for finding in findings]
-        click.echo(json.dumps({"ok": works, "machine": describe_machine().to_json(), "findings": listed}, indent=2))
+        report = {
+            "ok": works,
+            "machine": describe_machine().to_json(),
+            "kernels": _kernels(),
+            "findings": [finding.to_json() for finding in findings],
+        }
+        click.echo(json.dumps(report, indent=2))
         return 0 if works else 1
     for finding in findings:
         _print(finding)
     click.echo(f"\nThe built-in detector {'runs' if works else 'does not run'} here.")
     return 0 if works else 1
+
+
+def _kernels() -> dict[str, Any] | None:
+    """The native engine's instruction sets; null where it does not work, which is among the findings."""
+    from edgekit.backends.native import instruction_sets
+    from edgekit.errors import EngineError
+
+    try:
+        return instruction_sets().to_json()
+    except EngineError:
+        return None
 
 
 def _print(finding: Finding) -> None:

@@ -151,7 +151,7 @@ def test_cpu_flags_on_arm(tmp_path: Path) -> None:
         (
             'format = "tflite"',
             'format = "caffe"',
-            r"export: format: expected one of tflite, openvino, onnx, got 'caffe'",
+            r"export: format: expected one of tflite, openvino, onnx, sparse, got 'caffe'",
         ),
         (
             'precision = "int8"',

@@ -44,6 +44,13 @@ def test_the_two_commands_of_a_fresh_machine_are_at_the_top() -> None:
     assert second == '.venv/bin/pip install -e ".[test]" && .venv/bin/python -m pytest'
 
 
+def test_every_instruction_set_is_listed() -> None:
+    sources = "".join(path.read_text() for path in sorted((ROOT / "edgekit" / "native").glob("isa_*")))
+    names = re.findall(r'(?:table\.name =|_NAME) "([\w-]+)"', sources)
+    table = README.split("| instruction set | where |")[1].split("\n\n")[0]
+    assert sorted(re.findall(r"^\| `([\w-]+)` \|", table, re.MULTILINE)) == sorted(names)
+
+
 def test_the_stated_tolerances_are_the_gates() -> None:
     rows = dict(
         re.findall(r"^\| (fp32|fp16|int8) \| ([\d.]+ \| [\d.]+ \| [\d.]+ % \| [\d.]+ %) \|$", README, re.MULTILINE)

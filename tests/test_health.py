@@ -139,6 +139,27 @@ def test_every_engine_is_run() -> None:
     assert [finding.check for finding in findings] == [f"engine {name}" for name in ENGINES]
 
 
+def test_the_native_engine_and_its_kernels_work_here() -> None:
+    pytest.importorskip("edgekit.sparse._native", reason="the native engine is not built")
+    finding = only(health.check_kernels(Path("/")))
+    assert finding.status == "ok"
+    assert re.fullmatch(r"\S+, of reference.*; EDGEKIT_ISA=NAME takes another", finding.text)
+
+
+@pytest.mark.parametrize(
+    ("isa", "fix"), [("mmx", "unset EDGEKIT_ISA"), ("", "pip install --force-reinstall --no-deps")]
+)
+def test_a_native_engine_that_does_not_work(monkeypatch: pytest.MonkeyPatch, isa: str, fix: str) -> None:
+    monkeypatch.setenv("EDGEKIT_ISA", isa)
+    monkeypatch.setattr(
+        "edgekit.profiling.probe.in_a_process", lambda *_: Trial(outcome="failed", text="it dies with SIGILL")
+    )
+    for finding in (only(health.check_kernels(Path("/"))), health.check_engines(Path("/"))[0]):
+        assert (finding.status, finding.text) == ("warn", "it dies with SIGILL")
+        assert finding.fix is not None
+        assert finding.fix.startswith(fix)
+
+
 def test_extras_are_those_of_the_project() -> None:
     """Extras of engines are checked by running the engine."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]

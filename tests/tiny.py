@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from edgekit.bundle import BundleWriter
 from edgekit.bundle.golden import write_golden
-from edgekit.exporters.onnx_tflite import to_tflite
+from edgekit.bundle.manifest import GRAPH_FORMATS
+from edgekit.exporters import converter
 from edgekit.masks.sources import omg
 from edgekit.spec import AnchorLevel, DetectorSpec
 
@@ -95,20 +96,19 @@ def graphs(folder: Path, graph_format: str) -> dict[str, str]:
     onnx_files = {"omg": onnx_omg(folder / "omg.onnx"), "detector": onnx_detector(folder / "detector.onnx")}
     if graph_format == "onnx":
         return {name: path.name for name, path in onnx_files.items()}
-    suffix = {"openvino": ".xml", "tflite": ".tflite"}[graph_format]
+    suffix, _ = GRAPH_FORMATS[graph_format]
     for name, path in onnx_files.items():
         if graph_format == "openvino":
             openvino_graph(path, folder / f"{name}.xml")
         else:
-            to_tflite(path, folder / f"{name}.tflite", "fp32")
+            converter(graph_format, SPEC)(path, folder / f"{name}{suffix}", "fp32")
         path.unlink()
     return {name: name + suffix for name in onnx_files}
 
 
 def manifest(graph_format: str = "onnx", **changes: Any) -> dict[str, Any]:
     """What an exporter would say about a bundle of the tiny graphs, without its golden section."""
-    suffix = {"onnx": ".onnx", "openvino": ".xml", "tflite": ".tflite"}[graph_format]
-    engines = {"onnx": ["onnxruntime", "openvino"], "openvino": ["openvino"], "tflite": ["tflite"]}
+    suffix, engines = GRAPH_FORMATS[graph_format]
     return {
         "name": "tiny",
         "task": "detection",
@@ -116,7 +116,7 @@ def manifest(graph_format: str = "onnx", **changes: Any) -> dict[str, Any]:
         "target": None,
         "graph_format": graph_format,
         "precision": "fp32",
-        "engines": engines[graph_format],
+        "engines": list(engines),
         "threads": 1,
         "graphs": {"omg": f"omg{suffix}", "detector": f"detector{suffix}"},
         "engine_options": {},
@@ -144,7 +144,7 @@ def write_bundle(
     from edgekit.backends import load_engine
     from edgekit.pipeline import Pipeline
 
-    engine = {"onnx": "onnxruntime", "openvino": "openvino", "tflite": "tflite"}[graph_format]
+    engine = GRAPH_FORMATS[graph_format][1][0]
     with BundleWriter(path, zipped=zipped) as writer:
         files = graphs(writer.folder, graph_format)
         omg_graph, detector = (load_engine(engine, writer.path(files[name]), threads=1) for name in ("omg", "detector"))

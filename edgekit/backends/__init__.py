@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.errors import EngineError, MissingDependencyError, UsageError
 
-Tensors = dict[str, NDArray[np.float32]]
+Tensors = dict[str, NDArray[Any]]
+"""Tensors by name, float32; the image of an engine that ``takes_pixels`` may be uint8."""
 
 log = logging.getLogger("edgekit")
 
@@ -36,12 +36,16 @@ class Engine(Protocol):
     name: str
     """The engine with its version and the device or provider in use, e.g. ``openvino 2026.4 CPU``."""
 
+    takes_pixels: bool
+    """Whether ``image`` should be the letterboxed picture itself, uint8: the graph normalises it."""
+
     def run(self, inputs: Tensors) -> Tensors:
         """Run the graph once; raises :class:`EngineError` when it fails or gives NaN or infinity."""
         ...
 
 
 ENGINES = {
+    "native": ("edgekit.backends.native", ".sparse"),
     "tflite": ("edgekit.backends.tflite", ".tflite"),
     "openvino": ("edgekit.backends.openvino", ".xml"),
     "onnxruntime": ("edgekit.backends.onnxruntime", ".onnx"),

@@ -11,7 +11,7 @@ from edgekit.backends import Tensors
 from edgekit.errors import EngineError, MissingDependencyError
 
 ENGINE_EXTRAS = {"tflite": "tflite", "openvino": "openvino", "onnxruntime": "onnx", "torch": "train"}
-"""Engine name -> the extra that installs it."""
+"""Engine name -> the extra that installs it; the native engine needs none."""
 
 LOADING = ("load", "The file is damaged, or was written for a newer {engine}.", "Check the bundle with: edgekit verify")
 RUNNING = (

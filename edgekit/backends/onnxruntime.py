@@ -3,6 +3,8 @@
 Options (all from a bundle, so none is trusted): ``providers``, a list of {``name``, ``options``}, tried in order; when
 one is absent or does not start, a warning says so and why, and the next is tried. TensorRT builds its engine on the
 first start and keeps it under ``~/.cache/edgekit``.
+
+A graph with a ``SparseRegion`` (``edgekit.exporters.sparse_region``) brings our adapter into the session.
 """
 
 from __future__ import annotations
@@ -15,8 +17,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgekit.backends import Engine, Tensors
+from edgekit.backends.adapters import adapter, holds_region, nchw, pixels
 from edgekit.backends.boundary import LOADING, RUNNING, absent, broken_install, check_finite, check_inputs, translated
 from edgekit.errors import EngineError
 
@@ -100,6 +104,8 @@ def load(graph: Path, *, threads: int, options: Mapping[str, Any]) -> Engine:
 class OnnxRuntimeEngine:
     """One ONNX graph in an onnxruntime session."""
 
+    takes_pixels = False
+
     def __init__(
         self, module: types.ModuleType, graph: Path, *, threads: int, providers: list[tuple[str, dict[str, str]]]
     ) -> None:
@@ -109,16 +115,25 @@ class OnnxRuntimeEngine:
         self._session = self._open(module, graph, threads, _present(module, providers))
         self.provider: str = self._session.get_providers()[0]
         self.name = f"onnxruntime {module.__version__} {self.provider.removesuffix('ExecutionProvider')}"
-        self._shapes = {item.name: tuple(item.shape) for item in self._session.get_inputs()}
+        inputs = {item.name: item for item in self._session.get_inputs()}
+        self._shapes = {name: tuple(item.shape) for name, item in inputs.items()}
+        if "image" in inputs and inputs["image"].type == "tensor(uint8)":
+            self.takes_pixels = True
+            self._shapes["image"] = nchw(self._shapes["image"])
         self._outputs = [item.name for item in self._session.get_outputs()]
 
     def run(self, inputs: Tensors) -> Tensors:
         """Run the graph once."""
         check_inputs("onnxruntime", self._graph, inputs, self._shapes)
         with translated("onnxruntime", self._graph, RUNNING, self._errors):
-            feed = {name: np.ascontiguousarray(values, np.float32) for name, values in inputs.items()}
+            feed = {name: self._feed(name, values) for name, values in inputs.items()}
             values = self._session.run(self._outputs, feed)
         return check_finite("onnxruntime", self._graph, dict(zip(self._outputs, values, strict=True)))
+
+    def _feed(self, name: str, values: NDArray[Any]) -> NDArray[Any]:
+        if name == "image" and self.takes_pixels:
+            return np.ascontiguousarray(pixels(values))
+        return np.ascontiguousarray(values, np.float32)
 
     def _open(
         self, module: types.ModuleType, graph: Path, threads: int, providers: list[tuple[str, dict[str, str]]]
@@ -128,6 +143,10 @@ class OnnxRuntimeEngine:
         settings.intra_op_num_threads = threads
         settings.inter_op_num_threads = 1
         settings.log_severity_level = 4  # fatal only: whatever matters reaches us as an exception
+        if holds_region(graph):
+            settings.add_session_config_entry("edgekit.threads", str(threads))  # before the adapter looks at it
+            with translated("onnxruntime", self._graph, LOADING, self._errors):
+                settings.register_custom_ops_library(str(adapter("onnxruntime", graph)))
         while len(providers) > 1:
             name = providers[0][0]
             try:

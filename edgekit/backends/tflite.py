@@ -5,6 +5,8 @@ float32 NCHW: every 4-D tensor is transposed, and every integer tensor is (de)qu
 gives it: real = scale * (integer - zero point).
 
 Tensors are found by name: through the file's signature where it has one, else by the tensors' own names.
+
+A graph with a ``SparseRegion`` (``edgekit.exporters.sparse_region``) gets our adapter as a delegate.
 """
 
 from __future__ import annotations
@@ -20,13 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.backends import Engine, Tensors
+from edgekit.backends.adapters import adapter, holds_region, nchw, pixels
 from edgekit.backends.boundary import LOADING, RUNNING, absent, check_finite, check_inputs, translated
 from edgekit.errors import EngineError
 
 INTERPRETERS = (
     ("ai_edge_litert.interpreter", "ai-edge-litert"),
     ("tflite_runtime.interpreter", "tflite-runtime"),
-    ("tensorflow.lite", "tensorflow"),
+    ("tensorflow.lite.python.interpreter", "tensorflow"),  # where tf.lite.Interpreter has its load_delegate beside it
 )
 """(module that has ``Interpreter``, distribution), best first: litert is the newest, TensorFlow the heaviest."""
 
@@ -87,13 +90,19 @@ class _Port:
     zero_point: int
 
     @property
+    def is_pixels(self) -> bool:
+        """Whether it takes the numbers 0..255 themselves."""
+        return self.dtype == np.uint8 and not self.scale
+
+    @property
     def nchw_shape(self) -> tuple[int, ...]:
         """Shape in the protocol's order."""
-        n, *rest = self.shape
-        return (n, rest[2], rest[0], rest[1]) if len(self.shape) == 4 else self.shape
+        return nchw(self.shape) if len(self.shape) == 4 else self.shape
 
-    def encode(self, values: NDArray[np.float32]) -> NDArray[Any]:
-        """Float32 NCHW -> the graph's layout and type."""
+    def encode(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Float32 (or pixels) NCHW -> the graph's layout and type."""
+        if self.is_pixels:
+            return np.ascontiguousarray(pixels(values))
         nhwc = values.transpose(0, 2, 3, 1) if values.ndim == 4 else values
         if not self.scale:
             return np.ascontiguousarray(nhwc, self.dtype)
@@ -103,7 +112,7 @@ class _Port:
 
     def decode(self, values: NDArray[Any]) -> NDArray[np.float32]:
         """The graph's layout and type -> float32 NCHW."""
-        real = values.astype(np.float32)
+        real = values.astype(np.float32, copy=False)
         if self.scale:
             real = (real - np.float32(self.zero_point)) * np.float32(self.scale)
         return np.ascontiguousarray(real.transpose(0, 3, 1, 2)) if real.ndim == 4 else real
@@ -112,16 +121,23 @@ class _Port:
 class TfliteEngine:
     """One graph in one interpreter."""
 
+    takes_pixels = False
+
     def __init__(self, graph: Path, *, threads: int) -> None:
         """Load ``graph``; raises as :func:`load` does."""
         interpreter, self._version = require()
         self._graph = graph.name
         with translated(self._version, self._graph, LOADING, ERRORS):
-            self._interpreter = interpreter(model_path=str(graph), num_threads=threads)
+            delegates = [_load_delegate(interpreter, adapter("tflite", graph))] if holds_region(graph) else None
+            self._interpreter = interpreter(
+                model_path=str(graph), num_threads=threads, experimental_delegates=delegates
+            )
             self._interpreter.allocate_tensors()
         self.name = f"tflite ({self._version}) CPU"
         with translated(self._version, self._graph, LOADING, ERRORS):
             self._inputs, self._outputs = _ports(self._interpreter)
+        if "image" in self._inputs and self._inputs["image"].is_pixels:
+            self.takes_pixels = True
 
     def run(self, inputs: Tensors) -> Tensors:
         """Run the graph once."""
@@ -133,6 +149,12 @@ class TfliteEngine:
             raw = {name: self._interpreter.get_tensor(port.index) for name, port in self._outputs.items()}
         outputs = {name: port.decode(raw[name]) for name, port in self._outputs.items()}
         return check_finite("tflite", self._graph, outputs)
+
+
+def _load_delegate(interpreter: Any, library: Path) -> Any:
+    """``library`` as a delegate for the ``Interpreter`` class."""
+    module = importlib.import_module(interpreter.__module__)
+    return module.load_delegate(str(library))
 
 
 def _ports(interpreter: Any) -> tuple[dict[str, _Port], dict[str, _Port]]:
@@ -157,7 +179,7 @@ def _plain(name: str) -> str:
 def _port(details: Mapping[str, Any]) -> _Port:
     scale, zero_point = details["quantization"]
     quantised = np.issubdtype(details["dtype"], np.integer)
-    if quantised and not scale:
+    if quantised and not scale and details["dtype"] != np.uint8:
         raise ValueError(f"tensor {details['name']} is {np.dtype(details['dtype'])} but has no scale")
     return _Port(
         index=int(details["index"]),

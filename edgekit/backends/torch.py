@@ -38,6 +38,8 @@ def load_pair(model: MaskedDetector, *, threads: int) -> tuple[TorchEngine, Torc
 class TorchEngine:
     """One module; it runs wherever its parameters are."""
 
+    takes_pixels = False
+
     def __init__(
         self, module: nn.Module, graph: str, *, inputs: tuple[str, ...], outputs: tuple[str, ...], threads: int
     ) -> None:

@@ -70,7 +70,7 @@ def _entries(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
         raise BundleIntegrityError(f"the zip has {len(infos)} entries; a bundle has at most {MAX_FILES} files")
     for info in infos:
         # orig_filename: zipfile cuts `filename` at a NUL and turns some separators into slashes.
-        check_path(info.orig_filename.removesuffix("/") if info.is_dir() else info.orig_filename, "the zip")
+        check_path(info.orig_filename.removesuffix("/"), "the zip")
         kind = stat.S_IFMT(info.external_attr >> 16)
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise BundlePathError(

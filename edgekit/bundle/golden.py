@@ -31,7 +31,7 @@ from edgekit.bundle.reading import Bundle, open_bundle
 from edgekit.bundle.writing import BundleWriter
 from edgekit.data.letterbox import letterbox
 from edgekit.detections import Detections
-from edgekit.errors import EngineError, MissingDependencyError
+from edgekit.errors import EngineError, MissingDependencyError, SparseProgramError
 from edgekit.masks.pyramid import Mask
 from edgekit.masks.sources import MaskInput, omg
 from edgekit.models.anchors import anchor_boxes, anchor_mask, decode
@@ -157,7 +157,8 @@ def verify_bundle(path: str | Path, engine: str | None = None, *, threads: int =
     Raises:
         BundleError: the bundle or its golden files are malformed.
         MissingDependencyError: ``engine``, or every engine of the bundle, is not installed.
-        EngineError: ``engine`` cannot run the bundle; without ``engine`` that is part of the report.
+        EngineError, SparseProgramError: ``engine`` cannot run the bundle; without ``engine`` that is part of the
+            report.
         UsageError: the bundle does not run on ``engine``.
     """
     bundle = open_bundle(path)
@@ -182,7 +183,7 @@ def _try(bundle: Bundle, engine: str, picture: NDArray[np.uint8], recording: Rec
         return _check(bundle, engine, picture, recording, threads)
     except MissingDependencyError as error:
         return EngineCheck(engine=engine, status="not installed", detail=str(error))
-    except EngineError as error:
+    except (EngineError, SparseProgramError) as error:
         return EngineCheck(engine=engine, status="error", detail=str(error))
 
 

@@ -23,6 +23,7 @@ GRAPH_FORMATS = {
     "onnx": (".onnx", ("onnxruntime", "openvino")),
     "tflite": (".tflite", ("tflite",)),
     "openvino": (".xml", ("openvino",)),
+    "sparse": (".sparse", ("native",)),
 }
 """Graph format -> (suffix of its files, engines that run it)."""
 
@@ -107,7 +108,7 @@ class Manifest:
     """Board that it was exported for."""
 
     graph_format: str
-    """``onnx``, ``tflite`` or ``openvino``."""
+    """``onnx``, ``tflite``, ``openvino`` or ``sparse``."""
 
     precision: str
     """``fp32``, ``fp16`` or ``int8``."""

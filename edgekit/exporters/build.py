@@ -23,7 +23,7 @@ from edgekit.bundle import BundleWriter, Manifest
 from edgekit.bundle.golden import write_golden
 from edgekit.data.datasets import DetectionDataset
 from edgekit.errors import EngineError, ExportError, GateError, StorageError
-from edgekit.exporters import CONVERTERS
+from edgekit.exporters import converter
 from edgekit.exporters.calibration import Calibration
 from edgekit.exporters.conversion import Precision
 from edgekit.exporters.equalisation import equalise_file
@@ -268,15 +268,20 @@ class _Build:
         if self.plan.precision == "int8" and not ranking:
             ranking = self.rank()
         return gate_error(
-            failures, what=self.plan.describe(), precision=self.plan.precision, ranking=ranking, kept=kept
+            failures,
+            what=self.plan.describe(),
+            precision=self.plan.precision,
+            ranking=ranking,
+            kept=kept,
+            float_precision=self.plan.float_precision,
         )
 
     def convert(self, kept: tuple[str, ...]) -> Pipeline:
         """Write the graphs into the new bundle, and load them as the board will."""
-        converter, split = CONVERTERS[self.plan.graph_format], by_graph(kept, self.onnx)
+        convert, split = converter(self.plan.graph_format, self.checkpoint.spec), by_graph(kept, self.onnx)
         for name, source in self.onnx.items():
             log.info("converting %s to %s ...", name, self.plan.describe())
-            converter(
+            convert(
                 source,
                 self.writer.path(self.graphs[name]),
                 _precision(self.plan),

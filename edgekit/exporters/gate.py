@@ -180,7 +180,13 @@ def suggest_count(ranking: Sequence[LayerError]) -> int:
 
 
 def gate_error(
-    failures: Sequence[str], *, what: str, precision: str, ranking: Sequence[LayerError], kept: Sequence[str]
+    failures: Sequence[str],
+    *,
+    what: str,
+    precision: str,
+    ranking: Sequence[LayerError],
+    kept: Sequence[str],
+    float_precision: str = "fp16",
 ) -> GateError:
     """The refusal: what was measured, which layers are to blame, what to type next.
 
@@ -190,6 +196,7 @@ def gate_error(
         precision: its precision.
         ranking: layers by int8 error, worst first; empty for other precisions.
         kept: layers that were already kept in float.
+        float_precision: what to try instead of int8.
     """
     lines = [f"the {what} model is too far from its checkpoint, so no bundle was written:"]
     lines += [f"  {failure}" for failure in failures]
@@ -204,11 +211,11 @@ def gate_error(
         open_layers = [error for error in ranking if error.layer not in kept]
         command = f"edgekit export ... --keep-float worst:{len(kept) + suggest_count(open_layers)}"
         if open_layers and open_layers[0].sqnr_db < OUTSTANDING_DB:
-            lines.append(f"Keep the worst in float32: {command}   (or give up int8: --precision fp16)")
+            lines.append(f"Keep the worst in float32: {command}   (or give up int8: --precision {float_precision})")
         else:
             lines.append(
                 "No layer stands out. Calibrate on more pictures like the camera's (--calib, --calib-images),"
-                f" keep more in float32 ({command}), or give up int8 (--precision fp16)"
+                f" keep more in float32 ({command}), or give up int8 (--precision {float_precision})"
             )
     elif precision == "fp16":
         lines.append("Half precision overflows or rounds too much here; try: edgekit export ... --precision fp32")

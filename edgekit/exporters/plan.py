@@ -13,6 +13,9 @@ from edgekit.errors import UsageError
 DEFAULT_FORMAT, DEFAULT_PRECISION = "onnx", "fp32"
 """Without a board: what runs anywhere and loses nothing."""
 
+WITHOUT_HALF = frozenset({"sparse"})
+"""Formats that have no fp16: the native engine computes in float32 and in integers."""
+
 DEFAULT_THREADS = 4
 """Without a board: the number of cores of every small board on sale."""
 
@@ -22,7 +25,7 @@ class ExportPlan:
     """The choices behind one bundle."""
 
     graph_format: str
-    """``onnx``, ``tflite`` or ``openvino``."""
+    """``onnx``, ``tflite``, ``openvino`` or ``sparse``."""
 
     precision: str
     """``fp32``, ``fp16`` or ``int8``."""
@@ -47,6 +50,15 @@ class ExportPlan:
             raise UsageError(f"--format: expected {', '.join(GRAPH_FORMATS)}, got {self.graph_format!r}")
         if self.precision not in PRECISIONS:
             raise UsageError(f"--precision: expected {', '.join(PRECISIONS)}, got {self.precision!r}")
+        if self.precision == "fp16" and self.graph_format in WITHOUT_HALF:
+            raise UsageError(
+                f"--precision: the format {self.graph_format} has no half precision; expected fp32 or int8, got 'fp16'"
+            )
+
+    @property
+    def float_precision(self) -> str:
+        """The smallest floating-point numbers that the format has: what to try where int8 does not do."""
+        return "fp32" if self.graph_format in WITHOUT_HALF else "fp16"
 
     @property
     def suffix(self) -> str:
@@ -71,13 +83,14 @@ def plan_export(
     Args:
         board: the target, or ``None``.
         graph_format: overrides the board's.
-        precision: overrides the board's.
+        precision: overrides the board's; a board's fp16 becomes fp32 in a format that has no fp16.
         threads: overrides the board's.
         calibrated: whether there are calibration pictures; without, a board's int8 becomes its
             ``uncalibrated_precision``.
 
     Raises:
-        UsageError: int8 was asked for by name without calibration pictures, or a name is unknown.
+        UsageError: int8 was asked for by name without calibration pictures, fp16 by name in a format that has none,
+            or a name is unknown.
     """
     if precision == "int8" and not calibrated:
         raise UsageError(
@@ -95,12 +108,15 @@ def plan_export(
         )
     chosen = graph_format or board.export.format
     uncalibrated = precision is None and board.export.precision == "int8" and not calibrated
+    preferred = board.export.uncalibrated_precision if uncalibrated else board.export.precision
+    if preferred == "fp16" and chosen in WITHOUT_HALF:
+        preferred = "fp32"
     able = GRAPH_FORMATS[chosen][1] if chosen in GRAPH_FORMATS else ()
     # The board's order counts; an engine it does not list is better than none when another format was asked for.
     engines = tuple(name for name in board.export.engines if name in able) or able
     return ExportPlan(
         graph_format=chosen,
-        precision=precision or (board.export.uncalibrated_precision if uncalibrated else board.export.precision),
+        precision=precision or preferred,
         target=board.name,
         threads=threads or board.export.threads,
         engines=engines,

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from edgekit.exporters.dependencies import load
 
-DType = Literal["FLOAT32", "FLOAT16", "INT8", "INT32"]
+DType = Literal["FLOAT32", "FLOAT16", "INT8", "INT32", "UINT8"]
 """Names in the schema's ``TensorType``."""
 
 FILE_IDENTIFIER = b"TFL3"
@@ -43,7 +43,7 @@ class TfliteWriter:
         self._flatbuffers = load("flatbuffers", package="flatbuffers", purpose=PURPOSE)
         self._tensors: list[Any] = []
         self._operators: list[Any] = []
-        self._codes: dict[tuple[str, int], int] = {}
+        self._codes: dict[tuple[str, int, str | None], int] = {}
         self._buffers: list[Any] = [self._schema.BufferT()]  # buffer 0 is the empty one of all activations
 
     def tensor(
@@ -81,10 +81,7 @@ class TfliteWriter:
         **fields: int | Sequence[int],
     ) -> None:
         """Add an operator; ``code`` is a ``BuiltinOperator``, ``options`` one of ``BuiltinOptions`` with ``fields``."""
-        operator = self._schema.OperatorT()
-        operator.opcodeIndex = self._codes.setdefault((code, version), len(self._codes))
-        operator.inputs = np.asarray(inputs, np.int32)
-        operator.outputs = np.asarray(outputs, np.int32)
+        operator = self._operator((code, version, None), inputs, outputs)
         if options is not None:
             table = getattr(self._schema, f"{options}T")()
             for field, value in fields.items():
@@ -93,7 +90,11 @@ class TfliteWriter:
                 setattr(table, field, value if isinstance(value, int) else np.asarray(value, np.int32))
             operator.builtinOptionsType = getattr(self._schema.BuiltinOptions, options)
             operator.builtinOptions = table
-        self._operators.append(operator)
+
+    def custom_operator(self, name: str, inputs: Sequence[int], outputs: Sequence[int], options: bytes) -> None:
+        """Add an operator that the reader must get from elsewhere, with ``options`` that only it understands."""
+        operator = self._operator(("CUSTOM", 1, name), inputs, outputs)
+        operator.customOptions = np.frombuffer(options, np.uint8)
 
     def finish(self, inputs: dict[str, int], outputs: dict[str, int]) -> bytes:
         """The file: tensor indices of the public inputs and outputs by name, which a signature carries too."""
@@ -109,7 +110,7 @@ class TfliteWriter:
         signature.outputs = [self._named(name, index) for name, index in outputs.items()]
         model = schema.ModelT()
         model.version, model.description = 3, "edgekit"
-        model.operatorCodes = [self._operator_code(code, version) for code, version in self._codes]
+        model.operatorCodes = [self._operator_code(*code) for code in self._codes]
         model.subgraphs, model.buffers, model.signatureDefs = [subgraph], self._buffers, [signature]
         builder = _aligned_builder(self._flatbuffers)
         builder.Finish(model.Pack(builder), FILE_IDENTIFIER)
@@ -121,11 +122,20 @@ class TfliteWriter:
         self._buffers.append(buffer)
         return len(self._buffers) - 1
 
-    def _operator_code(self, code: str, version: int) -> Any:
+    def _operator(self, code: tuple[str, int, str | None], inputs: Sequence[int], outputs: Sequence[int]) -> Any:
+        operator = self._schema.OperatorT()
+        operator.opcodeIndex = self._codes.setdefault(code, len(self._codes))
+        operator.inputs = np.asarray(inputs, np.int32)
+        operator.outputs = np.asarray(outputs, np.int32)
+        self._operators.append(operator)
+        return operator
+
+    def _operator_code(self, code: str, version: int, custom: str | None) -> Any:
         entry = self._schema.OperatorCodeT()
         entry.builtinCode = getattr(self._schema.BuiltinOperator, code)
         entry.deprecatedBuiltinCode = min(entry.builtinCode, 127)  # what readers before 2020 look at
         entry.version = version
+        entry.customCode = custom
         return entry
 
     def _named(self, name: str, index: int) -> Any:

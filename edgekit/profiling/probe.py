@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import multiprocessing
+import os
 import signal
 import tempfile
 from collections.abc import Callable
@@ -33,7 +34,7 @@ TINY_TFLITE = base64.b64decode(
 """The same in TFLite, NHWC."""
 
 TINY_GRAPHS = {"tflite": ("tiny.tflite", TINY_TFLITE), "openvino": ("tiny.onnx", TINY_ONNX)}
-"""Engine -> (file name, content) of a graph that it reads; any other engine gets the ONNX one."""
+"""Engine -> (file name, content) of a graph that it reads; the native one gets :func:`tiny_program`, any other ONNX."""
 
 TIMEOUT_S = 120.0
 """A Raspberry Pi with a cold SD card needs tens of seconds to import an engine."""
@@ -50,6 +51,42 @@ class Trial:
     """What it returned, or why it failed."""
 
 
+def tiny_program() -> bytes:
+    """``relu(image)`` as a sparse program: a float and an integer convolution, because each has kernels of its own."""
+    import numpy as np
+
+    from edgekit.sparse.format import write_program
+    from edgekit.sparse.program import DType, Kind, Level, Operation, Output, Program, Tensor
+
+    one, zero = np.ones(1, np.float32), np.zeros(1, np.float32)
+    middle = 128  # stands for 0; results are exact, because 1/16 is
+    real = Tensor(level=0, channels=1)
+    integer = Tensor(level=0, channels=1, dtype=DType.UINT8, scale=1 / 16, zero_point=middle)
+    operations = (
+        Operation(kind=Kind.INPUT, output=0, weights=zero, bias=one),
+        Operation(kind=Kind.CONV, input=0, output=1, weights=one.reshape(1, 1, 1, 1), bias=zero),
+        Operation(kind=Kind.QUANTISE, input=1, output=2, low=0, high=255),
+        Operation(
+            kind=Kind.CONV,
+            input=2,
+            output=3,
+            weights=np.ones((1, 1, 1, 1), np.int8),
+            bias=np.zeros(1, np.int32),
+            multipliers=one,
+            low=middle,
+            high=255,
+        ),
+        Operation(kind=Kind.OUTPUT, input=3, output=0, anchors=1),
+    )
+    program = Program(
+        levels=(Level(rows=2, columns=2, masked=False),),
+        tensors=(real, real, integer, integer),
+        operations=operations,
+        outputs=(Output(name="objectness", rows=4, columns=1),),
+    )
+    return write_program(program)
+
+
 def run_tiny_graph(engine: str) -> str:
     """Load a graph of one operator into ``engine``, run it and check the result; returns the engine's full name.
 
@@ -61,7 +98,10 @@ def run_tiny_graph(engine: str) -> str:
 
     from edgekit.backends import load_engine
 
-    name, content = TINY_GRAPHS.get(engine, ("tiny.onnx", TINY_ONNX))
+    if engine == "native":
+        name, content = "tiny.sparse", tiny_program()
+    else:
+        name, content = TINY_GRAPHS.get(engine, ("tiny.onnx", TINY_ONNX))
     image = np.array([[[[-1, 2], [3, -4]]]], np.float32)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name
@@ -69,8 +109,25 @@ def run_tiny_graph(engine: str) -> str:
         loaded = load_engine(engine, path, threads=1)
         (output,) = loaded.run({"image": image}).values()
     if not np.array_equal(output, np.maximum(image, 0)):
-        raise EngineError(f"{engine} computes relu({image.ravel().tolist()}) as {output.ravel().tolist()}")
+        raise EngineError(f"{loaded.name} computes relu({image.ravel().tolist()}) as {output.ravel().tolist()}")
     return loaded.name
+
+
+def run_every_instruction_set() -> str:
+    """As :func:`run_tiny_graph` with each instruction set of the native engine that works here; returns their names.
+
+    Only for a process of its own: it changes the environment.
+
+    Raises:
+        EngineError: one computes something else, or the kernels cannot be loaded.
+    """
+    from edgekit.backends.native import ISA_VARIABLE, instruction_sets
+
+    found = instruction_sets()
+    for name in found.usable:
+        os.environ[ISA_VARIABLE] = name
+        run_tiny_graph("native")
+    return f"{found.chosen}, of {', '.join(found.usable)}"
 
 
 def in_a_process(function: Callable[..., str], *arguments: str, timeout_s: float = TIMEOUT_S) -> Trial:

@@ -24,6 +24,9 @@ MAX_FACTOR = 8
 MAX_ANCHORS = 64
 MAX_OUTPUT_ROWS, MAX_OUTPUT_COLUMNS = 1 << 24, 1 << 16
 MAX_NAME = 32
+MAX_SCALE = 2.0**64
+"""Of an operand in units of the result, and of the multipliers of integers: no result is infinite, no sum NaN."""
+
 MAX_BYTES = 1 << 31
 """All tensors and outputs together, dense."""
 

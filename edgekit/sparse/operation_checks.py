@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, dataclass, fields
-from math import isfinite, isnan, prod
+from math import isnan, prod
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from edgekit.sparse.limits import (
     MAX_FACTOR,
     MAX_KERNEL,
     MAX_OUTPUT_ROWS,
+    MAX_SCALE,
     MAX_STRIDE,
     check_index,
     expect,
@@ -137,7 +138,7 @@ class _Step:
         self.within("pad_left", 0, operation.kernel_columns - 1)
         for name in ("first_scale", "second_scale"):
             value = getattr(operation, name)
-            self.expect(isfinite(value) and value > 0, f"a finite {name} above 0", value)
+            self.expect(0 < value <= MAX_SCALE, f"{name} above 0 and at most 2**64", value)
 
     def check_ready(self, name: str, tensor: int | None) -> None:
         assert tensor is not None  # check_index
@@ -229,6 +230,9 @@ class _Step:
         products = prod(weights.shape[1:] if self.operation.kind is Kind.CONV else weights.shape[:2])
         largest = 2 * products * 255 * 128 + int(np.abs(self.operation.bias.astype(np.int64)).max())
         self.expect(largest < 2**31, "sums below 2**31", largest)
+        assert self.operation.multipliers is not None  # check_constants
+        multiplier = float(np.abs(self.operation.multipliers).max())
+        self.expect(multiplier <= MAX_SCALE, "multipliers of integers of at most 2**64", multiplier)
 
     def check_second(self, second: int) -> None:
         target, other = self.target, self.program.tensors[second]

@@ -10,8 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from edgekit.backends import ENGINES, Engine, engine_problem, load_engine
-from edgekit.errors import EngineError, UsageError
+from edgekit.errors import EngineError, SparseProgramError, UsageError
 
+FORMATS = {"native": "sparse", "tflite": "tflite", "openvino": "openvino", "onnxruntime": "onnx"}
 RNG = np.random.default_rng(0)
 IMAGE = RNG.uniform(-1, 1, (1, 3, 64, 64)).astype(np.float32)
 MASK = (RNG.random((1, 1, 4, 4)) < 0.5).astype(np.float32)
@@ -26,8 +27,7 @@ def engine(request: pytest.FixtureRequest) -> str:
 
 
 def load_pair(engine: str, tiny: ModuleType, folder: Path) -> tuple[Engine, Engine]:
-    graph_format = {"tflite": "tflite", "openvino": "openvino", "onnxruntime": "onnx"}[engine]
-    files = tiny.graphs(folder, graph_format)
+    files = tiny.graphs(folder, FORMATS[engine])
     omg, detector = (load_engine(engine, folder / files[name], threads=1) for name in ("omg", "detector"))
     return omg, detector
 
@@ -91,7 +91,9 @@ def test_wrong_inputs(engine: str, tiny: ModuleType, tmp_path: Path) -> None:
 def test_a_damaged_file(engine: str, tmp_path: Path, content: bytes) -> None:
     graph = tmp_path / f"broken{ENGINES[engine][1]}"
     graph.write_bytes(content)
-    with pytest.raises(EngineError, match=r"(?s)could not load broken.*Check the bundle with: edgekit verify"):
+    error = SparseProgramError if engine == "native" else EngineError
+    command = "Export the bundle again" if engine == "native" else "Check the bundle with: edgekit verify"
+    with pytest.raises(error, match=f"(?s)could not load broken.*{command}"):
         load_engine(engine, graph, threads=1)
 
 
@@ -104,5 +106,5 @@ def test_an_absent_file(engine: str, tmp_path: Path) -> None:
 def test_an_unknown_engine(name: str) -> None:
     with pytest.raises(UsageError, match=f"no engine is called '{name}'"):
         load_engine(name, Path("x.onnx"), threads=1)
-    with pytest.raises(UsageError, match="There are: tflite, openvino, onnxruntime"):
+    with pytest.raises(UsageError, match="There are: native, tflite, openvino, onnxruntime"):
         engine_problem(name)

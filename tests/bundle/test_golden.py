@@ -17,7 +17,7 @@ import pytest
 from edgekit.bundle import BundleWriter, open_bundle
 from edgekit.bundle.golden import TOLERANCES, verify_bundle
 from edgekit.bundle.golden_files import encode_picture, read_picture, read_recording
-from edgekit.bundle.manifest import PRECISIONS
+from edgekit.bundle.manifest import GRAPH_FORMATS, PRECISIONS
 from edgekit.errors import BundleError, BundleIntegrityError, UsageError
 
 Replace = Callable[[str, bytes], None]
@@ -35,7 +35,7 @@ def change_output(bundle: Path, replace: Replace) -> Callable[[Callable[[dict[st
     return apply
 
 
-@pytest.mark.parametrize("graph_format", ["onnx", "openvino", "tflite"])
+@pytest.mark.parametrize("graph_format", GRAPH_FORMATS)
 @pytest.mark.parametrize("zipped", [False, True])
 def test_a_bundle_passes_where_it_was_made(tiny: ModuleType, tmp_path: Path, graph_format: str, zipped: bool) -> None:
     report = verify_bundle(tiny.write_bundle(tmp_path / "x.edgekit", graph_format, zipped=zipped))

@@ -98,7 +98,7 @@ def test_numbers_out_of_range(document: dict[str, Any], path: str, value: Any) -
         (put("task", "segmentation"), "task must be one of detection"),
         (put("name", "../x"), "name must be a name of letters, digits"),
         (put("target", 3), "target must be text, got 3"),
-        (put("graph_format", "coreml"), "graph_format must be one of onnx, tflite, openvino, got 'coreml'"),
+        (put("graph_format", "coreml"), "graph_format must be one of onnx, tflite, openvino, sparse, got 'coreml'"),
         (put("graph_format", ["onnx"]), "graph_format must be one of"),
         (put("precision", "int4"), "precision must be one of fp32, fp16, int8"),
         (put("engines", []), "engines must have at least 1 entry, got none"),

@@ -200,6 +200,16 @@ def test_zip_slip(good_zip: Path, tmp_path: Path, name: str) -> None:
     assert not (tmp_path / "evil").exists()
 
 
+def test_an_entry_without_a_name(good_zip: Path, tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "x.edgekit", {**entries(good_zip), "x": b""})
+    data = bytearray(path.read_bytes())
+    entry = data.rindex(b"PK\1\2")  # the directory's: the one letter of its name becomes its extra field
+    data[entry + 28 : entry + 32] = b"\0\0\1\0"
+    path.write_bytes(data)
+    with pytest.raises(BundlePathError, match="the path '' has an empty part"):
+        open_bundle(path)
+
+
 def test_a_link_in_a_zip(good_zip: Path, tmp_path: Path) -> None:
     path = write_zip(tmp_path / "x.edgekit", entries(good_zip))
     with zipfile.ZipFile(path, "a") as archive:

@@ -11,20 +11,33 @@ from typing import Any
 import pytest
 
 from edgekit.backends import ENGINES
+from edgekit.bundle.manifest import GRAPH_FORMATS
 from edgekit.errors import ExportError, MissingDependencyError
-from edgekit.exporters import CONVERTERS, SUFFIXES
+from edgekit.exporters import CONVERTERS, SUFFIXES, converter
 from edgekit.exporters.calibration import Calibration
 from edgekit.exporters.dependencies import load
+from edgekit.spec import AnchorLevel, DetectorSpec
+
+SPEC = DetectorSpec(
+    model="x",
+    classes=("a",),
+    height=40,
+    width=40,
+    anchors=(AnchorLevel(rows=5, columns=5, sizes=((8.0, 8.0),)),),
+    mask_grid=5,
+)
+EVERY = {name: converter(name, SPEC) for name in SUFFIXES}
 
 
 def test_every_format_has_a_converter_and_a_suffix() -> None:
-    assert CONVERTERS.keys() == SUFFIXES.keys() == {"onnx", "tflite", "openvino"}
+    assert {name: suffix for name, (suffix, _) in GRAPH_FORMATS.items()} == SUFFIXES
     assert set(SUFFIXES.values()) == {suffix for _, suffix in ENGINES.values()}
-    signatures = {str(inspect.signature(converter)) for converter in CONVERTERS.values()}
+    assert CONVERTERS.keys() == SUFFIXES.keys() - {"sparse"}  # a sparse program needs to know the normalisation, too
+    signatures = {str(inspect.signature(convert)) for convert in CONVERTERS.values()}
     assert len(signatures) == 1
 
 
-@pytest.mark.parametrize("convert", CONVERTERS.values(), ids=CONVERTERS)
+@pytest.mark.parametrize("convert", EVERY.values(), ids=EVERY)
 def test_contradictory_requests_are_refused(
     convert: Callable[..., None], graphs: dict[str, Path], tmp_path: Path, calibration: Calibration
 ) -> None:
@@ -39,7 +52,7 @@ def test_contradictory_requests_are_refused(
     assert not out.exists()
 
 
-@pytest.mark.parametrize("convert", CONVERTERS.values(), ids=CONVERTERS)
+@pytest.mark.parametrize("convert", EVERY.values(), ids=EVERY)
 def test_broken_graphs_are_refused(convert: Callable[..., None], tmp_path: Path) -> None:
     (tmp_path / "broken.onnx").write_bytes(b"\xff\xfe not a graph")
     with pytest.raises(ExportError, match=r"broken.onnx is not a valid ONNX graph"):
@@ -50,7 +63,12 @@ def test_broken_graphs_are_refused(convert: Callable[..., None], tmp_path: Path)
 
 @pytest.mark.parametrize(
     ("name", "package", "absent"),
-    [("tflite", "ai-edge-litert", "ai_edge_litert"), ("openvino", "openvino", "openvino"), ("onnx", "onnx", "onnx")],
+    [
+        ("tflite", "ai-edge-litert", "ai_edge_litert"),
+        ("openvino", "openvino", "openvino"),
+        ("onnx", "onnx", "onnx"),
+        ("sparse", "onnx", "onnx"),
+    ],
 )
 def test_a_missing_package_names_the_extra(
     monkeypatch: pytest.MonkeyPatch, graphs: dict[str, Path], tmp_path: Path, name: str, package: str, absent: str
@@ -60,7 +78,7 @@ def test_a_missing_package_names_the_extra(
     monkeypatch.setitem(sys.modules, absent, None)
     message = rf'{package} is needed to .*\n.*pip install "edgekit-vision\[export\]"'
     with pytest.raises(MissingDependencyError, match=message):
-        CONVERTERS[name](graphs["omg"], tmp_path / "out", "fp32")
+        EVERY[name](graphs["omg"], tmp_path / "out", "fp32")
 
 
 def test_a_broken_package_is_not_called_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

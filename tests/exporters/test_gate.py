@@ -99,9 +99,11 @@ RANKING = [
 ]
 
 
-def refusal(refused: GateReport, ranking: Sequence[LayerError], kept: tuple[str, ...] = ()) -> GateError:
+def refusal(
+    refused: GateReport, ranking: Sequence[LayerError], kept: tuple[str, ...] = (), **changes: str
+) -> GateError:
     what = f"{refused.precision} tflite"
-    return gate_error(refused.failures, what=what, precision=refused.precision, ranking=ranking, kept=kept)
+    return gate_error(refused.failures, what=what, precision=refused.precision, ranking=ranking, kept=kept, **changes)
 
 
 def test_an_equal_pipeline_passes_both_halves(pipeline: Pipeline, dataset: DetectionDataset, tiny: ModuleType) -> None:
@@ -229,6 +231,16 @@ def test_a_second_refusal_asks_for_more_layers() -> None:
     message = str(refusal(refused, RANKING, kept=("detector.b",)))
     assert "detector.b  7.0 dB  (already kept in float)" in message
     assert "--keep-float worst:2 " in message
+
+
+def test_a_format_without_half_precision_is_not_told_to_use_it() -> None:
+    refused = report(accuracy=accuracy(0.61, 0.43))
+    for ranking in (RANKING, RANKING[2:]):
+        assert "give up int8" in str(refusal(refused, ranking))
+        assert "--precision fp16" in str(refusal(refused, ranking))
+        message = str(refusal(refused, ranking, float_precision="fp32"))
+        assert "--precision fp32" in message
+        assert "fp16" not in message
 
 
 def test_diffuse_noise_is_told_from_a_bad_layer() -> None:

@@ -19,7 +19,7 @@ class Shifted:
     """An engine that adds a constant to some outputs of another one."""
 
     def __init__(self, engine: Engine, **shifts: float) -> None:
-        self.name = f"shifted {engine.name}"
+        self.name, self.takes_pixels = f"shifted {engine.name}", engine.takes_pixels
         self._engine, self._shifts = engine, shifts
 
     def run(self, inputs: Tensors) -> Tensors:

@@ -33,6 +33,20 @@ def test_options_override_the_board() -> None:
     assert plan.describe() == "fp32 openvino"
 
 
+def test_a_format_without_half_precision() -> None:
+    with pytest.raises(UsageError, match="the format sparse has no half precision; expected fp32 or int8, got 'fp16'"):
+        plan_export(None, graph_format="sparse", precision="fp16", calibrated=True)
+    for board, calibrated, precision in (
+        ("jetson", True, "fp32"),  # it would rather have fp16
+        ("raspberry-pi-4", False, "fp32"),
+        ("raspberry-pi-4", True, "int8"),
+    ):
+        plan = plan_export(load_board(board), graph_format="sparse", calibrated=calibrated)
+        assert (plan.precision, plan.engines, plan.suffix) == (precision, ("native",), ".sparse")
+        assert plan.float_precision == "fp32"
+    assert plan_export(None, calibrated=False).float_precision == "fp16"
+
+
 def test_jetson_keeps_its_providers() -> None:
     plan = plan_export(load_board("jetson"), calibrated=False)
     assert plan.engines[0] == "onnxruntime"
@@ -55,7 +69,7 @@ def test_int8_by_name_needs_pictures(board: str | None) -> None:
 
 
 def test_unknown_names_are_refused() -> None:
-    with pytest.raises(UsageError, match="--format: expected onnx, tflite, openvino, got 'ncnn'"):
+    with pytest.raises(UsageError, match="--format: expected onnx, tflite, openvino, sparse, got 'ncnn'"):
         plan_export(None, graph_format="ncnn", calibrated=False)
     with pytest.raises(UsageError, match="--precision: expected fp32, fp16, int8, got 'int4'"):
         ExportPlan(graph_format="onnx", precision="int4", engines=("onnxruntime",))

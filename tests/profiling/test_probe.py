@@ -7,13 +7,21 @@ import os
 import signal
 import subprocess
 import time
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from edgekit.backends import ENGINES
-from edgekit.profiling.probe import Trial, _cause_of_death, in_a_process, run_tiny_graph
+from edgekit.errors import EngineError
+from edgekit.profiling.probe import Trial, _cause_of_death, in_a_process, run_every_instruction_set, run_tiny_graph
 
-MODULES = {"tflite": "ai_edge_litert", "openvino": "openvino", "onnxruntime": "onnxruntime"}
+MODULES = {
+    "native": "edgekit.sparse._native",
+    "tflite": "ai_edge_litert",
+    "openvino": "openvino",
+    "onnxruntime": "onnxruntime",
+}
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -22,6 +30,22 @@ def test_every_installed_engine_runs_its_tiny_graph(engine: str) -> None:
     trial = in_a_process(run_tiny_graph, engine)
     assert trial.outcome == "ok", trial.text
     assert trial.text.startswith(engine)
+
+
+def test_every_instruction_set_runs_the_tiny_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EDGEKIT_ISA", raising=False)
+    native = pytest.importorskip("edgekit.sparse._native", reason="the native engine is not built")
+    trial = in_a_process(run_every_instruction_set)
+    assert trial.outcome == "ok", trial.text
+    usable = native.instruction_sets()
+    assert trial.text == f"{usable[-1]}, of {', '.join(usable)}"
+
+
+def test_an_engine_that_computes_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = SimpleNamespace(name="x 1 CPU", run=lambda _inputs: {"out": np.zeros((1, 1, 2, 2), np.float32)})
+    monkeypatch.setattr("edgekit.backends.load_engine", lambda *_arguments, **_options: engine)
+    with pytest.raises(EngineError, match=r"x 1 CPU computes relu\(\[-1\.0, 2\.0, 3\.0, -4\.0\]\) as \[0\.0, 0\.0"):
+        run_tiny_graph("native")
 
 
 def test_an_answer() -> None:

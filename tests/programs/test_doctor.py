@@ -26,11 +26,23 @@ def pretend(monkeypatch: pytest.MonkeyPatch, *findings: Finding) -> None:
 def test_json_has_every_check_and_the_machine() -> None:
     result = doctor("--json")
     report = json.loads(result.stdout)
-    assert {"python", "numpy", "default detector", "engine tflite", "extra train", "cpu"} <= {
+    assert {"python", "numpy", "default detector", "engine native", "engine tflite", "kernels", "extra train"} <= {
         finding["check"] for finding in report["findings"]
     }
     assert report["machine"]["packages"]["numpy"]
     assert result.return_value == (0 if report["ok"] else 1)
+
+
+def test_json_names_the_instruction_sets(monkeypatch: pytest.MonkeyPatch) -> None:
+    native = pytest.importorskip("edgekit.sparse._native", reason="the native engine is not built")
+    pretend(monkeypatch)
+    monkeypatch.setenv("EDGEKIT_ISA", "reference")
+    assert json.loads(doctor("--json").stdout)["kernels"] == {
+        "usable": native.instruction_sets(),
+        "chosen": "reference",
+    }
+    monkeypatch.setenv("EDGEKIT_ISA", "mmx")
+    assert json.loads(doctor("--json").stdout)["kernels"] is None
 
 
 def test_a_warning_shows_its_fix_and_exits_0(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,10 +15,11 @@ import pytest
 from click.testing import CliRunner
 
 from edgekit.backends import engine_problem
+from edgekit.bundle.manifest import GRAPH_FORMATS
 from edgekit.cli import load_program
 from edgekit.exporters.parity_limits import PARITY_LIMITS
 
-ENGINES = {"onnx": ("onnxruntime", "openvino"), "openvino": ("openvino",), "tflite": ("tflite",)}
+ENGINES = {name: engines for name, (_, engines) in GRAPH_FORMATS.items()}
 LIMITS = PARITY_LIMITS["fp32"]
 CLIP = "road_cars_640x360.avi"
 CONF = 0.1  # low, for many detections

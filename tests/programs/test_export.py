@@ -22,12 +22,14 @@ from click.testing import CliRunner, Result
 
 from edgekit.bundle import open_bundle
 from edgekit.bundle.golden import verify_bundle
+from edgekit.bundle.manifest import GRAPH_FORMATS
 from edgekit.cli import load_program
 from edgekit.errors import CheckpointError, DataError, ExportError, GateError, StorageError, UsageError
 from edgekit.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from edgekit.models.registry import build
 
 ROOT = Path(__file__).resolve().parents[2]
+NO_HALF = ("sparse", "fp16")
 
 
 @pytest.fixture(scope="session")
@@ -121,6 +123,16 @@ def test_a_target_chooses_and_the_run_names_the_bundle(
     )
 
 
+def test_a_sparse_program(tmp_path: Path, untrained: Path) -> None:
+    out = tmp_path / "x.edgekit"
+    document = json.loads(export(untrained, "--format", "sparse", "-o", out, "--json").stdout)
+    assert (document["format"], document["engines"]) == ("sparse", ["native"])
+    assert document["gate"]["engine"].startswith("native ")
+    assert document["gate"]["parity"]["tensors"]["class_logits"]["cosine"] == pytest.approx(1, abs=1e-5)
+    assert open_bundle(out).manifest.graphs == {"omg": "omg.sparse", "detector": "detector.sparse"}
+    assert verify_bundle(out, "native").passed
+
+
 def test_jetson_settings_and_a_golden_picture_travel(tmp_path: Path, untrained: Path) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
     assert cv2.imwrite(str(tmp_path / "mine.png"), picture)
@@ -154,6 +166,7 @@ def test_an_old_bundle_is_replaced_only_when_asked(tmp_path: Path, untrained: Pa
         (("a.pt", "--int8"), r"int8 needs at least 100 pictures .*\n.*--calib DIR"),
         (("a.pt", "--target", "rasberry-pi-4"), "did you mean raspberry-pi-4"),
         (("a.pt", "--keep-float", "worst:none"), "expects a positive number of layers"),
+        (("a.pt", "--format", "sparse", "--half"), "the format sparse has no half precision; expected fp32 or int8"),
         (("a.edgekit",), "is no checkpoint"),
     ],
 )
@@ -239,7 +252,7 @@ def test_a_real_full_disk(tmp_path: Path, untrained: Path) -> None:
     ).returncode:
         pytest.skip("needs the right to mount a small file system")
     try:
-        for graph_format in ("onnx", "tflite", "openvino"):
+        for graph_format in GRAPH_FORMATS:
             with pytest.raises(StorageError, match="Nothing was left behind"):
                 export(untrained, "--format", graph_format, "-o", disk / "x.edgekit")
             assert leftovers(disk) == []
@@ -275,7 +288,7 @@ def test_the_file_runs_by_itself() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("graph_format", ["tflite", "onnx", "openvino"])
+@pytest.mark.parametrize("graph_format", GRAPH_FORMATS)
 def test_a_model_that_int8_breaks_is_refused_and_repaired(tmp_path: Path, trained: Path, graph_format: str) -> None:
     # AP50 of 40 easy pictures moves by a few points when one box turns over; the broken model loses 40.
     common = ("--format", graph_format, "--int8", "--data", trained / "data", "--calib-images", 100, "--max-drop", 10)
@@ -318,8 +331,10 @@ def test_without_data_the_broken_model_fails_by_parity(tmp_path: Path, trained: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("graph_format", ["tflite", "onnx", "openvino"])
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize(
+    ("graph_format", "precision"),
+    [(name, precision) for name in GRAPH_FORMATS for precision in ("fp32", "fp16") if (name, precision) != NO_HALF],
+)
 def test_float_formats_keep_the_accuracy(tmp_path: Path, trained: Path, graph_format: str, precision: str) -> None:
     out = tmp_path / "x.edgekit"
     export(

@@ -59,6 +59,12 @@ def test_a_bundle_as_json(bundle: Path, tiny: ModuleType) -> None:
     assert document["bytes"] == sum(entry["bytes"] for entry in document["files"].values())
 
 
+def test_a_sparse_bundle(tiny: ModuleType, tmp_path: Path) -> None:
+    text = output(tiny.write_bundle(tmp_path / "tiny.edgekit", "sparse"))
+    assert "format            sparse, fp32, for any board" in text
+    assert "engines           native; 1 threads" in text
+
+
 def test_a_checkpoint(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="needs torch")
     from edgekit.models.checkpoint import Checkpoint, save_checkpoint

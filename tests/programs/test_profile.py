@@ -76,6 +76,16 @@ def test_a_bundle_as_json(bundle: Path) -> None:
     assert "cpu" in document["machine"]
 
 
+def test_a_sparse_bundle(tiny: ModuleType, tmp_path: Path) -> None:
+    pytest.importorskip("onnx", reason="the tiny bundle is written with onnx")
+    path = tiny.write_bundle(tmp_path / "tiny.edgekit", "sparse", layers=[layer("detector", 4, 18)])
+    document = json.loads(profile(path, "--warmup", 0, "--iterations", 2, "--json"))
+    (engine,) = document["engines"]
+    assert engine["detail"].startswith("native ")
+    assert list(engine["stages"]) == STAGES
+    assert document["active_share"] == 2 / 16
+
+
 def test_a_bundle_as_tables(bundle: Path) -> None:
     text = profile(bundle, "--engine", "onnxruntime", "--mask", "off", "--warmup", 0, "--iterations", 2)
     assert "mask off: 100.0 % of the cells active" in text

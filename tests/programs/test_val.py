@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from edgekit.bundle.manifest import GRAPH_FORMATS
 from edgekit.cli import load_program
 from edgekit.errors import BundleError, DataError, UsageError
 
@@ -86,6 +87,15 @@ def test_json_of_a_bundle(bundle: Path, data: Path) -> None:
     off = document["mask_off"]
     assert (off["active_share"], off["mask_recall"], off["macs_executed"]) == (1, 1, 360)
     assert off["ap50"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("graph_format", GRAPH_FORMATS)
+def test_every_format_measures_the_same(tmp_path: Path, data: Path, tiny: ModuleType, graph_format: str) -> None:
+    path = tiny.write_bundle(tmp_path / f"{graph_format}.edgekit", graph_format, layers=LAYERS)
+    document = report(path, "--data", data)
+    assert (document["ap50"], document["map"]) == pytest.approx((1, 0.85), abs=0.1)
+    assert (document["mask_recall"], document["active_share"]) == (1, pytest.approx(2 / 16))
+    assert document["macs_executed"] == 48 + 2 * 10 + 2 * 50
 
 
 def test_mask_off_has_nothing_to_compare_with(bundle: Path, data: Path) -> None:

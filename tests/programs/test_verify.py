@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from edgekit.cameras import Frame, Source
 from edgekit.cli import load_program
-from edgekit.errors import BundleIntegrityError, GateError, UsageError
+from edgekit.errors import BundleIntegrityError, GateError, SparseProgramError, UsageError
 
 pytest.importorskip("onnxruntime", reason="the tiny bundle runs on onnxruntime")
 pytest.importorskip("onnx", reason="the tiny bundle is made with onnx")
@@ -51,6 +51,26 @@ def test_a_good_bundle(good: Path) -> None:
     lines = output(good).splitlines()
     assert lines[0] == "tiny: hashes match, 4 detections recorded"
     assert [line.split()[:2] for line in lines[4:]] == [["onnxruntime", "passed"], ["openvino", "passed"]]
+
+
+def test_a_sparse_bundle(tiny: ModuleType, tmp_path: Path) -> None:
+    path = tiny.write_bundle(tmp_path / "tiny.edgekit", "sparse")
+    assert output(path).splitlines()[4].split()[:2] == ["native", "passed"]
+
+
+def test_a_sparse_program_that_is_damaged(tiny: ModuleType, tmp_path: Path) -> None:
+    """Its hash is right: another release of edgekit wrote it, say."""
+    path = tiny.write_bundle(tmp_path / "tiny.edgekit", "sparse")
+    program, manifest = path / "detector.sparse", path / "bundle.json"
+    program.write_bytes(program.read_bytes()[:-1] + b"x")
+    document = json.loads(manifest.read_text())
+    document["files"][program.name]["sha256"] = hashlib.sha256(program.read_bytes()).hexdigest()
+    manifest.write_text(json.dumps(document))
+    result = CliRunner().invoke(load_program("verify"), [str(path)])
+    assert result.exit_code == 5
+    assert "native could not load detector.sparse: the sparse program does not match its checksum" in result.stdout
+    with pytest.raises(SparseProgramError, match=r"native could not load detector\.sparse"):
+        output(path, "--engine", "native")
 
 
 def test_one_engine_as_json(good: Path) -> None:

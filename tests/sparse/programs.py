@@ -243,7 +243,8 @@ class _Builder:
         units = np.tile(scales.ravel() * self.tensors[source].scale, len(factors) // scales.size)
         return {
             "weights": np.rint(weights / scales).astype(np.int8),
-            "bias": np.rint(bias / units).astype(np.int32),
+            # A tensor that hardly varies has a tiny unit, and sums must fit into 32 bits.
+            "bias": np.clip(np.rint(bias / units), -(2**29), 2**29).astype(np.int32),
             "multipliers": (units * factors).astype(np.float32),
         }
 

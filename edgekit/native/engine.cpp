@@ -1,0 +1,186 @@
+#include "engine.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstring>
+
+namespace edgekit {
+
+Engine::Engine(Program program, const Kernels& kernels, int threads)
+    : kernels_(kernels), plan_(make_plan(std::move(program), kernels)), team_(threads) {
+    for (size_t i = 0; i < plan_.program.levels.size(); i++) sites_.emplace_back(plan_.program.levels[i], plan_.borders[i], plan_.reaches[i]);
+    arena_ = Buffer(plan_.arena_bytes);
+    // Channels that pad a block are multiplied by zero weights, which only a NaN survives.
+    std::memset(arena_.data(), 0, arena_.bytes());
+    for (int thread = 0; thread < team_.size(); thread++) {
+        scratch_.push_back({Buffer(plan_.gather_bytes), Buffer(plan_.ring_bytes), Buffer(plan_.rows_bytes)});
+        for (const Buffer* buffer : {&scratch_.back().gather, &scratch_.back().ring, &scratch_.back().rows})
+            std::memset(buffer->data(), 0, buffer->bytes());
+    }
+    rings_.resize(plan_.steps.size());
+    for (size_t i = 0; i < plan_.steps.size(); i++)
+        if (plan_.steps[i].expand >= 0) {
+            const LevelShape& level = plan_.program.level_of(plan_.program.operations[plan_.steps[i].expand].output);
+            rings_[i].resize(static_cast<size_t>(level.rows) * level.columns);
+        }
+    mask_.resize(static_cast<size_t>(plan_.program.mask_rows) * plan_.program.mask_columns);
+
+    const Operation& input = plan_.program.operations[0];
+    const TensorShape& image = plan_.program.tensors[input.output];
+    const auto mean = plan_.program.constant<float>(input.weights, image.channels);
+    const auto deviation = plan_.program.constant<float>(input.bias, image.channels);
+    for (int channel = 0; channel < image.channels; channel++)
+        for (int pixel = 0; pixel < 256; pixel++)
+            lookup_.push_back((static_cast<float>(pixel) - mean[channel]) / deviation[channel]);
+    for (float value : lookup_) integer_lookup_.push_back(quantise_image(value));
+}
+
+void Engine::run(const uint8_t* pixels, const float* normalised, const uint8_t* mask, float* const* outputs) {
+    job_ = {pixels, normalised, outputs};
+    set_mask(mask);
+    for (size_t i = 0; i < plan_.program.outputs.size(); i++) {
+        const OutputShape& shape = plan_.program.outputs[i];
+        std::memset(outputs[i], 0, sizeof(float) * shape.rows * shape.columns);
+    }
+    team_.run(
+        [](void* self, int thread) {
+            auto* engine = static_cast<Engine*>(self);
+            const bool timed = thread == 0 && !engine->seconds_.empty();
+            auto start = std::chrono::steady_clock::now();
+            for (size_t i = 0; i < engine->plan_.steps.size(); i++) {
+                engine->run_step(engine->plan_.steps[i], i, thread);
+                engine->team_.barrier();
+                if (!timed) continue;
+                const auto now = std::chrono::steady_clock::now();
+                engine->seconds_[i] += std::chrono::duration<double>(now - start).count();
+                start = now;
+            }
+        },
+        this);
+}
+
+void Engine::set_mask(const uint8_t* mask) {
+    if (built_ && (mask_.empty() || !std::memcmp(mask_.data(), mask, mask_.size()))) return;
+    if (!mask_.empty()) std::memcpy(mask_.data(), mask, mask_.size());
+    for (Sites& sites : sites_)
+        if (!built_ || sites.masked) sites.build(mask_.data(), plan_.program.mask_rows, plan_.program.mask_columns);
+    for (size_t i = 0; i < plan_.steps.size(); i++) {
+        const Step& step = plan_.steps[i];
+        if (step.expand < 0) continue;
+        const Sites& sites = sites_of(plan_.program.operations[step.expand].output);
+        int32_t* to = rings_[i].data();
+        for (const Run& run : sites.runs) {
+            const int place = (run.row + sites.border) % step.ring_rows * sites.frame_columns() + sites.border + run.column;
+            for (int k = 0; k < run.length; k++) *to++ = place + k;
+        }
+    }
+    built_ = true;
+}
+
+Engine::Map Engine::map_of(int tensor) const {
+    const Layout& layout = plan_.layouts[tensor];
+    const Sites& sites = sites_of(tensor);
+    // An odd number of sites: planes an even multiple of 4 KiB apart would share the same few places of a cache.
+    const size_t places = (layout.framed ? sites.frame_sites() : sites.count()) | 1;
+    return {arena_.data() + layout.offset, places * kBlock, layout.framed ? sites.framed.data() : nullptr, 0};
+}
+
+uint8_t Engine::zero_of(int tensor) const { return static_cast<uint8_t>(plan_.program.tensors[tensor].zero_point); }
+
+Engine::Span Engine::share(int count, int thread, int threads) {
+    return {static_cast<int>(int64_t{count} * thread / threads), static_cast<int>(int64_t{count} * (thread + 1) / threads)};
+}
+
+// A thread's rows: about as many active sites as any other's.
+Engine::Span Engine::rows_of(const Sites& sites, int thread) const {
+    const auto row_at = [&](int part) {
+        if (part == team_.size()) return sites.rows;
+        const int site = static_cast<int>(int64_t{sites.count()} * part / team_.size());
+        return static_cast<int>(std::lower_bound(sites.row_first.begin(), sites.row_first.end() - 1, site) -
+                                sites.row_first.begin());
+    };
+    return {row_at(thread), row_at(thread + 1)};
+}
+
+void Engine::run_step(const Step& step, size_t index, int thread) {
+    if (step.form == Step::Form::chain) return run_chain(step, index, thread);
+    const Operation& op = plan_.program.operations[step.main];
+    const WeightPlan& weights = plan_.weights[step.main];
+    switch (op.kind) {
+        case Kind::input: return read_image(op, thread);
+        case Kind::max_pool:
+        case Kind::average_pool: return pool(op, thread);
+        case Kind::upsample: return upsample(op, thread);
+        case Kind::deconv: return deconvolve(op, weights, thread);
+        case Kind::add:
+        case Kind::quantise:
+        case Kind::dequantise: return pointwise(op, thread);
+        case Kind::repack: return repack(op, thread);
+        case Kind::output: return write_output(op, thread);
+        default: break;
+    }
+    const Sites& sites = sites_of(op.output);
+    const Map input = map_of(op.input), output = map_of(op.output);
+    const Span halo = share(sites.rows + 2 * sites.border, thread, team_.size());
+    zero_halo(op.output, output, halo.from, halo.to, 0);
+    if (op.kind == Kind::depthwise) {
+        const Span rows = rows_of(sites, thread);
+        return filter(op, weights, input, 0, output, rows.from, rows.to);
+    }
+    // Few sites are shared out by filters, many by sites.
+    const int panels = static_cast<int>(weights.panels.size());
+    const bool by_panels = sites.count() < 32 * team_.size() && panels >= team_.size();
+    const Span part = share(by_panels ? panels : sites.count(), thread, team_.size());
+    if (by_panels)
+        convolve(op, weights, input, output, 0, sites.count(), part.from, part.to, scratch_[thread].gather.data());
+    else
+        convolve(op, weights, input, output, part.from, part.to, 0, panels, scratch_[thread].gather.data());
+}
+
+void Engine::run_chain(const Step& step, size_t index, int thread) {
+    const Program& program = plan_.program;
+    const Operation &depthwise = program.operations[step.main], &project = program.operations[step.project];
+    const Sites &in = sites_of(depthwise.input), &out = sites_of(depthwise.output);
+    Scratch& scratch = scratch_[thread];
+    const Map result = map_of(project.output);
+    const Span halo = share(out.rows + 2 * out.border, thread, team_.size());
+    zero_halo(project.output, result, halo.from, halo.to, 0);
+
+    Map expanded = map_of(depthwise.input);
+    if (step.expand >= 0)
+        expanded = {scratch.ring.data(), static_cast<size_t>((step.ring_rows * in.frame_columns()) | 1) * kBlock,
+                    rings_[index].data(), 0};
+    const Span rows = rows_of(out, thread);
+    const size_t row_limit = static_cast<size_t>(step.rows) * out.columns;
+    Map filtered{scratch.rows.data(), (row_limit | 1) * kBlock, nullptr, 0};
+    int next = std::max(-in.border, rows.from * depthwise.stride - depthwise.pad_top);  // row of the input not yet expanded
+    for (int row = rows.from, end; row < rows.to; row = end) {
+        end = std::min(row + step.rows, rows.to);
+        const int from = out.row_first[row], to = out.row_first[end];
+        if (step.expand >= 0) {
+            const int stop = std::min(in.rows + in.border, (end - 1) * depthwise.stride - depthwise.pad_top + depthwise.kernel_rows);
+            if (from == to) {
+                next = std::max(next, end * depthwise.stride - depthwise.pad_top);
+                continue;
+            }
+            next = std::max(next, row * depthwise.stride - depthwise.pad_top);
+            if (next < stop) {
+                zero_halo(depthwise.input, expanded, next + in.border, stop + in.border, step.ring_rows);
+                const int first = in.row_first[std::clamp(next, 0, in.rows)], last = in.row_first[std::clamp(stop, 0, in.rows)];
+                const WeightPlan& weights = plan_.weights[step.expand];
+                convolve(program.operations[step.expand], weights, map_of(program.operations[step.expand].input), expanded,
+                         first, last, 0, static_cast<int>(weights.panels.size()), scratch.gather.data());
+                next = stop;
+            }
+        }
+        if (from == to) continue;
+        filtered.first = from;
+        filter(depthwise, plan_.weights[step.main], expanded, step.ring_rows, filtered, row, end);
+        const WeightPlan& weights = plan_.weights[step.project];
+        convolve(project, weights, filtered, result, from, to, 0, static_cast<int>(weights.panels.size()),
+                 scratch.gather.data());
+    }
+}
+
+}  // namespace edgekit

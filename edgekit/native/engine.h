@@ -1,0 +1,103 @@
+// Runs a sparse program: the cost of a frame follows the number of active sites.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "plan.h"
+#include "sites.h"
+#include "threads.h"
+
+namespace edgekit {
+
+class Engine {
+  public:
+    // Throws ProgramError, std::bad_alloc.
+    Engine(Program program, const Kernels& kernels, int threads);
+
+    const Program& program() const { return plan_.program; }
+    const Kernels& kernels() const { return kernels_; }
+    int threads() const { return team_.size(); }
+
+    // Run on one image [rows][columns][channels], of pixels or of normalised floats.
+    // `mask` is [mask_rows][mask_columns] of zeros and ones (null for a program without one); its tables are rebuilt
+    // only when it differs from the last one. `outputs[i]` is [rows][columns] of the program's output i.
+    void run(const uint8_t* pixels, const float* normalised, const uint8_t* mask, float* const* outputs);
+
+    // Add up the seconds of each step from now on.
+    void start_clock() { seconds_.assign(plan_.steps.size(), 0.0); }
+    const std::vector<double>& seconds() const { return seconds_; }
+    const std::vector<Step>& steps() const { return plan_.steps; }
+
+  private:
+    // Where the rows of a feature map are while one step runs.
+    struct Map {
+        uint8_t* base;
+        size_t plane;               // elements between blocks
+        const int32_t* positions;   // of each active site, or null: one after another from `first` on
+        int first;
+    };
+    struct Scratch {
+        Buffer gather, ring, rows;
+    };
+    struct Job {
+        const uint8_t* pixels;
+        const float* normalised;
+        float* const* outputs;
+    };
+    struct Span {
+        int from, to;
+    };
+
+    void set_mask(const uint8_t* mask);
+    Map map_of(int tensor) const;
+    const Sites& sites_of(int tensor) const { return sites_[plan_.program.tensors[tensor].level]; }
+    uint8_t zero_of(int tensor) const;
+    static Span share(int count, int thread, int threads);
+    Span rows_of(const Sites& sites, int thread) const;
+
+    void run_step(const Step& step, size_t index, int thread);
+    void run_chain(const Step& step, size_t index, int thread);
+    void convolve(const Operation& op, const WeightPlan& weights, const Map& input, const Map& output, int from, int to,
+                  int first_panel, int last_panel, uint8_t* gather) const;
+    template <class T>
+    void convolve_as(const Operation& op, const WeightPlan& weights, const Map& input, const Map& output, int from,
+                     int to, int first_panel, int last_panel, uint8_t* gather) const;
+    void filter(const Operation& op, const WeightPlan& weights, const Map& input, int ring_rows, const Map& output,
+                int from_row, int to_row) const;
+    template <class T>
+    void filter_rows(const Operation& op, const WeightPlan& weights, const Map& input, int ring_rows, const Map& output,
+                     int from_row, int to_row) const;
+    template <class T>
+    void gather(const Operation& op, const WeightPlan& weights, const Map& input, int first, int count, T* to) const;
+    void zero_halo(int tensor, const Map& map, int from_row, int to_row, int ring_rows) const;
+
+    void read_image(const Operation& op, int thread);
+    void read_value(const uint8_t* pixel, const float* normalised, int channel, uint8_t* to, size_t element) const;
+    void read_pixels(const uint8_t* pixels, const float* normalised, int count, int channels, uint8_t* to,
+                     size_t element) const;
+    uint8_t quantise_image(float value) const;
+    void halve_image(const Operation& op, Span rows);
+    void pool(const Operation& op, int thread);
+    void upsample(const Operation& op, int thread);
+    void deconvolve(const Operation& op, const WeightPlan& weights, int thread);
+    void pointwise(const Operation& op, int thread);
+    void repack(const Operation& op, int thread);
+    void write_output(const Operation& op, int thread);
+
+    const Kernels& kernels_;
+    Plan plan_;
+    std::vector<Sites> sites_;                      // [levels]
+    std::vector<std::vector<int32_t>> rings_;       // [steps] positions of expanded sites in the step's ring
+    std::vector<uint8_t> mask_;
+    bool built_ = false;
+    Buffer arena_;
+    std::vector<Scratch> scratch_;                  // [threads]
+    std::vector<float> lookup_;                     // [channels][256] pixels normalised
+    std::vector<uint8_t> integer_lookup_;           // and quantised
+    Job job_{};
+    std::vector<double> seconds_;                   // [steps], or empty
+    Team team_;
+};
+
+}  // namespace edgekit

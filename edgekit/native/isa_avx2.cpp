@@ -1,0 +1,52 @@
+// AVX2 and FMA. Compiled with -mavx2 -mfma.
+#define EDGEKIT_NAMESPACE avx2
+#include <immintrin.h>
+
+#include <cstring>
+#include <utility>
+
+#include "isa.h"
+#include "requantise.h"
+
+namespace edgekit::avx2 {
+
+constexpr int kLanes = 8;
+using Vector = __m256;
+
+static inline Vector load(const float* from) { return _mm256_loadu_ps(from); }
+static inline void store(float* to, Vector value) { _mm256_storeu_ps(to, value); }
+static inline Vector splat(float value) { return _mm256_set1_ps(value); }
+static inline Vector multiply_add(Vector x, Vector w, Vector sum) { return _mm256_fmadd_ps(x, w, sum); }
+static inline Vector clamp(Vector value, Vector low, Vector high) {
+    return _mm256_min_ps(high, _mm256_max_ps(low, value));
+}
+
+}  // namespace edgekit::avx2
+
+#include "kernels_f32.inl"
+#include "kernels_u8_avx2.inl"
+#include "kernel_table.inl"
+
+namespace edgekit {
+
+const Kernels& avx2_kernels() {
+    using namespace avx2;
+    static const Kernels kernels = [] {
+        Kernels table{};
+        table.name = "avx2";
+        table.panel_f32 = table.panel_u8 = 1;
+        table.tile_f32[1] = table.tile_u8[1] = 6;  // 12 sums, two weights and an input: 15 of 16 registers
+        fill<ConvF32, 1, 6>(table.conv_f32);
+        fill<ConvU8Avx2, 1, 6>(table.conv_u8);
+        fill<ConvU8F32Avx2, 1, 6>(table.conv_u8_f32);
+        table.depthwise_f32 = depthwise_f32;
+        table.depthwise_u8 = depthwise_u8_avx2<uint8_t>;
+        table.depthwise_u8_f32 = depthwise_u8_avx2<float>;
+        table.pack_conv_u8 = pack_conv_u8_avx2;
+        table.pack_depthwise_u8 = pack_depthwise_u8_avx2;
+        return table;
+    }();
+    return kernels;
+}
+
+}  // namespace edgekit

@@ -1,0 +1,336 @@
+#include "plan.h"
+
+#include <algorithm>
+
+namespace edgekit {
+namespace {
+
+constexpr size_t kChainBytes = 192 << 10;   // of the ring: it shares a cache of 512 KiB or more with the weights
+constexpr int kChainSites = 48;             // to a group: enough for full tiles
+
+int ceil_div(int value, int by) { return (value + by - 1) / by; }
+
+bool is_window(const Operation& op) { return op.kernel_rows > 1 || op.kernel_columns > 1 || op.stride > 1; }
+
+class Planner {
+  public:
+    Planner(Program program, const Kernels& kernels) : kernels_(kernels) { plan_.program = std::move(program); }
+
+    Plan make() {
+        lay_out();
+        find_readers();
+        keep_images_packed();
+        frame();
+        for (size_t i = 0; i < program().operations.size(); i++)
+            plan_.weights.push_back(pack_weights(program(), plan_.layouts, program().operations[i], kernels_));
+        group();
+        allocate();
+        return std::move(plan_);
+    }
+
+  private:
+    Program& program() { return plan_.program; }
+    const TensorShape& tensor(int index) { return program().tensors[index]; }
+
+    void find_readers() {
+        readers_.assign(program().tensors.size(), {});
+        writers_.assign(program().tensors.size(), {});
+        for (size_t i = 0; i < program().operations.size(); i++) {
+            const Operation& op = program().operations[i];
+            if (op.input >= 0) readers_[op.input].push_back(static_cast<int>(i));
+            if (op.second >= 0) readers_[op.second].push_back(static_cast<int>(i));
+            if (op.kind != Kind::output) writers_[op.output].push_back(static_cast<int>(i));
+        }
+    }
+
+    // Whether `image` can stay [rows][columns][channels]: only convolutions and averages read it.
+    bool can_be_packed(int index) {
+        if (tensor(index).channels > 4 || writers_[index].size() != 1) return false;
+        const Operation& writer = program().operations[writers_[index][0]];
+        if (writer.kind != Kind::input && !(writer.kind == Kind::average_pool && plan_.layouts[writer.input].packed))
+            return false;
+        for (int reader : readers_[index]) {
+            const Operation& op = program().operations[reader];
+            if (op.kind == Kind::average_pool && tensor(op.output).channels == tensor(index).channels) {
+                if (!only_convolved(op.output)) return false;
+            } else if (op.kind != Kind::conv || op.second == index) {
+                return false;
+            }
+        }
+        return true;
+    }
+
+    bool only_convolved(int index) {
+        for (int reader : readers_[index]) {
+            const Operation& op = program().operations[reader];
+            if (op.kind != Kind::conv || op.second == index) return false;
+        }
+        return true;
+    }
+
+    // Where each channel lies, and copies of operands that lie otherwise than what they are added to.
+    void lay_out() {
+        for (size_t i = 0; i < program().tensors.size(); i++) add_layout(static_cast<int>(i));
+        std::vector<Operation> operations;
+        for (Operation op : program().operations) {
+            if (op.kind != Kind::output) place_result(op);
+            if (op.second >= 0 && !lies_like_result(op)) {
+                operations.push_back(repack(op));
+                op.second = operations.back().output;
+            }
+            operations.push_back(op);
+        }
+        program().operations = std::move(operations);
+    }
+
+    void add_layout(int index) {
+        Layout layout;
+        layout.element = tensor(index).type == Type::uint8 ? 1 : 4;
+        layout.physical.assign(tensor(index).channels, -1);
+        plan_.layouts.push_back(std::move(layout));
+    }
+
+    void place_result(const Operation& op) {
+        Layout& layout = plan_.layouts[op.output];
+        const auto append = [&](int first, int count) {
+            for (int c = 0; c < count; c++) layout.physical[first + c] = layout.blocks * kBlock + c;
+            layout.blocks += ceil_div(count, kBlock);
+        };
+        if (op.kind == Kind::input) {
+            append(0, op.written);
+        } else if (op.kind == Kind::conv) {
+            append(op.channel_offset, op.filters);
+            if (op.crelu) append(op.channel_offset + op.filters, op.filters);
+        } else {
+            // Everything else works on whole blocks, so its result lies like its input.
+            const Layout& input = plan_.layouts[op.input];
+            for (int c = 0; c < op.written; c++)
+                layout.physical[op.channel_offset + c] = layout.blocks * kBlock + input.physical[c];
+            layout.blocks += input.blocks;
+        }
+    }
+
+    // Operands are added block by block, so their channels must lie alike.
+    bool lies_like_result(const Operation& op) {
+        const auto &operand = plan_.layouts[op.second].physical, &result = plan_.layouts[op.output].physical;
+        for (int c = 0; c < op.written; c++)
+            if (operand[c] != result[op.channel_offset + c] - result[op.channel_offset] / kBlock * kBlock) return false;
+        return true;
+    }
+
+    Operation repack(const Operation& op) {
+        const int copy = static_cast<int>(program().tensors.size());
+        program().tensors.push_back(tensor(op.second));
+        add_layout(copy);
+        Layout& layout = plan_.layouts[copy];
+        const auto& result = plan_.layouts[op.output].physical;
+        for (int c = 0; c < op.written; c++)
+            layout.physical[c] = result[op.channel_offset + c] - result[op.channel_offset] / kBlock * kBlock;
+        layout.blocks = *std::max_element(layout.physical.begin(), layout.physical.end()) / kBlock + 1;
+        Operation made{};
+        made.kind = Kind::repack;
+        made.input = op.second;
+        made.second = -1;
+        made.output = copy;
+        made.kernel_rows = made.kernel_columns = made.stride = 1;
+        made.written = op.written;
+        made.weights = made.bias = made.multipliers = SIZE_MAX;
+        return made;
+    }
+
+    void keep_images_packed() {
+        for (const Operation& op : program().operations)
+            if (op.kind != Kind::output) plan_.layouts[op.output].packed = can_be_packed(op.output);
+    }
+
+    // Whether every active site of `coarse` stands for stride x stride sites of `fine`, one of them active, and every
+    // active site of `fine` is stood for by an active one.
+    bool nested(const LevelShape& fine, const LevelShape& coarse, int stride) {
+        if (!fine.masked) return true;
+        int fine_halvings, coarse_halvings, fine_rows, fine_columns, coarse_rows, coarse_columns;
+        path_to(fine, fine_halvings, fine_rows, fine_columns);
+        path_to(coarse, coarse_halvings, coarse_rows, coarse_columns);
+        if (fine_halvings == coarse_halvings)
+            return fine_rows == coarse_rows * stride && fine_columns == coarse_columns * stride;
+        const int halved = coarse_halvings - fine_halvings;
+        return halved > 0 && coarse_rows == 1 && coarse_columns == 1 && fine_rows == fine_columns &&
+               fine_rows << halved == stride;
+    }
+
+    // How a level comes from the mask: halved so often, then repeated so often in each direction.
+    void path_to(const LevelShape& level, int& halvings, int& rows, int& columns) {
+        int mask_rows = program().mask_rows, mask_columns = program().mask_columns;
+        for (halvings = 0; mask_rows > level.rows || mask_columns > level.columns; halvings++) {
+            mask_rows = ceil_div(mask_rows, 2);
+            mask_columns = ceil_div(mask_columns, 2);
+        }
+        rows = level.rows / mask_rows;
+        columns = level.columns / mask_columns;
+    }
+
+    void frame() {
+        plan_.borders.assign(program().levels.size(), 0);
+        plan_.reaches.assign(program().levels.size(), 0);
+        for (const Operation& op : program().operations) {
+            if (op.input < 0 || op.kind == Kind::output) continue;
+            const bool windowed = op.kind == Kind::conv ? is_window(op)
+                                                        : op.kind == Kind::depthwise || op.kind == Kind::max_pool ||
+                                                              op.kind == Kind::average_pool ||
+                                                              op.kind == Kind::upsample || op.kind == Kind::deconv;
+            if (windowed) plan_.layouts[op.input].framed = true;
+            const int level = tensor(op.input).level;
+            const LevelShape &in = program().levels[level], &out = program().level_of(op.output);
+            int border = 0, reach = 0;
+            if (op.kind == Kind::upsample || op.kind == Kind::deconv) {
+                border = reach = op.kind == Kind::deconv ? 1 : 0;
+                if (!nested(out, in, op.kind == Kind::deconv ? 2 : op.stride)) reach = in.rows + in.columns + 2;
+            } else if (windowed) {
+                const auto overhang = [&](int from, int to, int kernel, int pad) {
+                    return std::max(pad, (to - 1) * op.stride - pad + kernel - from);
+                };
+                border = std::max(overhang(in.rows, out.rows, op.kernel_rows, op.pad_top),
+                                  overhang(in.columns, out.columns, op.kernel_columns, op.pad_left));
+                // A window lies around the sites that its site stands for, of which perhaps the farthest is active.
+                reach = std::max(op.kernel_rows, op.kernel_columns) + op.stride - 2;
+                // Otherwise it may lie anywhere, and all that is inactive has to be zero.
+                if (!nested(in, out, op.stride)) reach = in.rows + in.columns + 2 * border;
+            }
+            plan_.borders[level] = std::max(plan_.borders[level], border);
+            plan_.reaches[level] = std::max({plan_.reaches[level], reach, border});
+        }
+        for (Layout& layout : plan_.layouts) layout.framed |= layout.packed;
+    }
+
+    // The one operation that reads tensor `index`, if it is the next one and nobody else writes to the tensor.
+    int only_reader(int index, int after) {
+        const bool alone = readers_[index].size() == 1 && writers_[index].size() == 1;
+        return alone && readers_[index][0] == after + 1 ? after + 1 : -1;
+    }
+
+    bool is_pointwise(int index) {
+        const Operation& op = program().operations[index];
+        return op.kind == Kind::conv && !is_window(op) && !plan_.layouts[op.input].packed;
+    }
+
+    void group() {
+        const int count = static_cast<int>(program().operations.size());
+        for (int i = 0; i < count;) {
+            const Operation& op = program().operations[i];
+            Step step{Step::Form::single};
+            step.main = i;
+            if (op.kind == Kind::depthwise) {
+                start_chain(step, -1, i);
+            } else if (op.kind == Kind::conv && !op.crelu && op.second < 0) {
+                const int reader = only_reader(op.output, i);
+                if (reader >= 0 && program().operations[reader].kind == Kind::depthwise) start_chain(step, i, reader);
+            }
+            plan_.steps.push_back(step);
+            i = (step.form == Step::Form::chain ? step.project : i) + 1;
+        }
+    }
+
+    void start_chain(Step& step, int expand, int depthwise) {
+        const Operation& op = program().operations[depthwise];
+        const int project = only_reader(op.output, depthwise);
+        if (project < 0 || !is_pointwise(project) || program().operations[project].second == op.output) return;
+        const LevelShape &in = program().level_of(op.input), &out = program().level_of(op.output);
+        const Layout& expanded = plan_.layouts[op.input];
+        const size_t row_bytes = static_cast<size_t>(in.columns + 2 * plan_.borders[tensor(op.input).level]) *
+                                 expanded.blocks * kBlock * expanded.element;
+        int rows = std::max(1, std::min(out.rows, ceil_div(kChainSites, out.columns)));
+        if (expand >= 0) {
+            const auto ring = [&](int group) { return static_cast<size_t>((group - 1) * op.stride + op.kernel_rows) * row_bytes; };
+            while (rows < out.rows && ring(rows + 1) <= kChainBytes) rows++;
+            step.ring_rows = (rows - 1) * op.stride + op.kernel_rows;
+            if (ring(rows) * 2 > row_bytes * in.rows + kChainBytes) return;  // nearly the whole map: keep it
+        }
+        step.form = Step::Form::chain;
+        step.expand = expand;
+        step.main = depthwise;
+        step.project = project;
+        step.rows = rows;
+    }
+
+    // Each tensor gets a place in one arena for as long as it is read; what is used together is close together.
+    void allocate() {
+        std::vector<bool> inside(program().tensors.size(), false);  // never leaves a chain
+        std::vector<int> first(program().tensors.size(), 1 << 30), last(program().tensors.size(), -1);
+        for (size_t s = 0; s < plan_.steps.size(); s++) {
+            const Step& step = plan_.steps[s];
+            for (int index : {step.expand, step.main, step.project}) {
+                if (index < 0) continue;
+                const Operation& op = program().operations[index];
+                scratch(op, index);
+                for (int t : {op.input, op.second, op.kind == Kind::output ? -1 : op.output}) {
+                    if (t < 0) continue;
+                    first[t] = std::min(first[t], static_cast<int>(s));
+                    last[t] = std::max(last[t], static_cast<int>(s));
+                }
+            }
+            if (step.form == Step::Form::chain) {
+                if (step.expand >= 0) inside[program().operations[step.expand].output] = true;
+                inside[program().operations[step.main].output] = true;
+                chain_scratch(step);
+            }
+        }
+        struct Place {
+            size_t offset, bytes;
+            int tensor;
+        };
+        std::vector<Place> live;
+        std::vector<int> order;
+        for (size_t t = 0; t < program().tensors.size(); t++)
+            if (!inside[t] && last[t] >= 0) order.push_back(static_cast<int>(t));
+        std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return first[a] < first[b]; });
+        for (int t : order) {
+            live.erase(std::remove_if(live.begin(), live.end(), [&](const Place& p) { return last[p.tensor] < first[t]; }),
+                       live.end());
+            std::sort(live.begin(), live.end(), [](const Place& a, const Place& b) { return a.offset < b.offset; });
+            const size_t bytes = map_bytes(t);
+            size_t at = 0;
+            for (const Place& place : live) {
+                if (at + bytes <= place.offset) break;
+                at = std::max(at, place.offset + place.bytes);
+            }
+            plan_.layouts[t].offset = at;
+            live.push_back({at, bytes, t});
+            plan_.arena_bytes = std::max(plan_.arena_bytes, at + bytes);
+        }
+    }
+
+    size_t map_bytes(int t) {
+        const Layout& layout = plan_.layouts[t];
+        const LevelShape& level = program().level_of(t);
+        const int border = layout.framed ? plan_.borders[tensor(t).level] : 0;
+        const size_t sites = static_cast<size_t>(level.rows + 2 * border) * (level.columns + 2 * border) | 1;
+        const size_t width = layout.packed ? tensor(t).channels : static_cast<size_t>(layout.blocks) * kBlock;
+        return (sites * width * layout.element + 256 + 4095) / 4096 * 4096;  // 256: kernels read a little further
+    }
+
+    void scratch(const Operation& op, int index) {
+        if (op.kind != Kind::conv) return;
+        const WeightPlan& plan = plan_.weights[index];
+        const size_t bytes = static_cast<size_t>(plan.taps) * ceil_div(plan.channels, kBlock) * kMaxTile * kBlock *
+                             plan_.layouts[op.input].element;
+        plan_.gather_bytes = std::max(plan_.gather_bytes, bytes + 256);
+    }
+
+    void chain_scratch(const Step& step) {
+        const Operation& op = program().operations[step.main];
+        const LevelShape &in = program().level_of(op.input), &out = program().level_of(op.output);
+        const Layout &expanded = plan_.layouts[op.input], &filtered = plan_.layouts[op.output];
+        const size_t columns = in.columns + 2 * plan_.borders[tensor(op.input).level];
+        plan_.ring_bytes = std::max(plan_.ring_bytes, (step.ring_rows * columns + 1) * expanded.blocks * kBlock * expanded.element + 256);
+        plan_.rows_bytes = std::max(plan_.rows_bytes, (static_cast<size_t>(step.rows) * out.columns + 1) * filtered.blocks * kBlock * filtered.element + 256);
+    }
+
+    const Kernels& kernels_;
+    Plan plan_;
+    std::vector<std::vector<int>> readers_, writers_;
+};
+
+}  // namespace
+
+Plan make_plan(Program program, const Kernels& kernels) { return Planner(std::move(program), kernels).make(); }
+
+}  // namespace edgekit

@@ -1,0 +1,137 @@
+"""The native engine beside the numpy reference: every instruction set of this machine, with one thread and two."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgekit.sparse import _native
+from edgekit.sparse.format import with_checksum, write_program
+from edgekit.sparse.program import DType, Kind
+from edgekit.sparse.reference import run_reference
+
+INSTRUCTION_SETS = _native.instruction_sets()
+
+
+def run(data, image, mask, *, isa="", threads=1):
+    engine = _native.Engine(data, threads, isa)
+    return engine.run(np.ascontiguousarray(image), None if mask is None else mask.astype(np.uint8))
+
+
+def sums_floats(program):
+    """Whether an operation's float32 result depends on the order of its sums."""
+    kinds = (Kind.CONV, Kind.DEPTHWISE, Kind.DECONV, Kind.AVGPOOL, Kind.ADD)
+    return any(
+        operation.kind in kinds and program.tensors[operation.input].dtype is DType.FLOAT32
+        for operation in program.operations
+    )
+
+
+def assert_same(got, expected, program):
+    assert got.keys() == expected.keys()
+    for name, values in expected.items():
+        if sums_floats(program):
+            np.testing.assert_allclose(got[name], values, rtol=0, atol=1e-4 * max(1.0, np.abs(values).max()))
+        else:  # integers: exact, on every processor
+            np.testing.assert_array_equal(got[name], values)
+
+
+@pytest.mark.parametrize("isa", INSTRUCTION_SETS)
+@pytest.mark.parametrize("dtype", ["float32", "uint8"])
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=40, deadline=None)
+def test_random_programs_equal_the_reference(programs, isa, dtype, seed):
+    random = np.random.default_rng(seed)
+    program = programs.random_program(random, dtype=dtype)
+    image, mask = programs.random_inputs(program, random)
+    expected = run_reference(program, image, mask)
+    data = write_program(program)
+    for threads in (1, 2):
+        assert_same(run(data, image, mask, isa=isa, threads=threads), expected, program)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint8"])
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=40, deadline=None)
+def test_what_an_earlier_mask_left_behind_does_not_show(programs, dtype, seed):
+    random = np.random.default_rng(seed)
+    program = programs.random_program(random, dtype=dtype, masked=True)
+    engine = _native.Engine(write_program(program), 2)
+    for _ in range(4):
+        image, mask = programs.random_inputs(program, random)
+        got = engine.run(np.ascontiguousarray(image), mask.astype(np.uint8))
+        assert_same(got, run_reference(program, image, mask), program)
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=30, deadline=None)
+def test_the_number_of_threads_changes_nothing(programs, seed):
+    random = np.random.default_rng(seed)
+    program = programs.random_program(random, dtype="float32")
+    image, mask = programs.random_inputs(program, random)
+    data = write_program(program)
+    one, *others = (run(data, image, mask, threads=threads) for threads in (1, 2, 3, 7))
+    for other in others:
+        for name, values in one.items():
+            np.testing.assert_array_equal(other[name], values)
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=200, deadline=None)
+def test_a_forged_program_is_refused_or_runs(programs, seed):
+    random = np.random.default_rng(seed)
+    forged = bytearray(write_program(programs.random_program(random, dtype=["float32", "uint8"][seed % 2], steps=4)))
+    for _ in range(int(random.integers(1, 4))):
+        forged[int(random.integers(16, len(forged)))] = int(random.integers(0, 256))
+    try:
+        engine = _native.Engine(with_checksum(bytes(forged)), 1)
+    except (_native.ProgramError, MemoryError):
+        return
+    rows, columns, channels = engine.image_shape
+    if rows * columns * channels > 1 << 22:
+        return
+    image = random.integers(0, 256, (rows, columns, channels), dtype=np.uint8)
+    mask = None if engine.mask_shape is None else random.integers(0, 2, engine.mask_shape, dtype=np.uint8)
+    engine.run(image, mask)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda data: b"", "fewer than its header"),
+        (lambda data: b"x" + data[1:], "does not start with EKSPARSE"),
+        (lambda data: data[:-1], "truncated"),
+        (lambda data: data[:-1] + bytes([data[-1] ^ 1]), "checksum"),
+        (lambda data: data[:8] + b"\x02" + data[9:], "format version 2"),
+    ],
+)
+def test_a_damaged_file_is_refused(programs, damage, message):
+    data = write_program(programs.random_program(np.random.default_rng(0), dtype="float32"))
+    with pytest.raises(_native.ProgramError, match=message):
+        _native.Engine(damage(data), 1)
+
+
+def test_wrong_arguments(programs):
+    random = np.random.default_rng(3)
+    program = programs.random_program(random, dtype="float32", masked=True)
+    data = write_program(program)
+    image, mask = programs.random_inputs(program, random)
+    engine = _native.Engine(data, 1)
+    with pytest.raises(ValueError, match="expected a mask"):
+        engine.run(image, None)
+    with pytest.raises(ValueError, match="zeros and ones"):
+        engine.run(image, np.full(mask.shape, 2, np.uint8))
+    with pytest.raises(ValueError, match="expected an image"):
+        engine.run(image[:-1], mask.astype(np.uint8))
+    with pytest.raises(ValueError, match="it can run: reference"):
+        _native.Engine(data, 1, "sse9")
+    with pytest.raises(ValueError, match="1 to 256 threads"):
+        _native.Engine(data, 0)
+
+
+def test_the_best_instruction_set_is_the_default(programs, monkeypatch):
+    data = write_program(programs.random_program(np.random.default_rng(0), dtype="float32"))
+    monkeypatch.delenv("EDGEKIT_ISA", raising=False)
+    assert _native.Engine(data, 1).isa == INSTRUCTION_SETS[-1]
+    monkeypatch.setenv("EDGEKIT_ISA", "reference")
+    assert _native.Engine(data, 1).isa == "reference"
