@@ -48,7 +48,7 @@ static inline __attribute__((always_inline)) void finish_bytes(const __m512i (&s
                 value = _mm512_add_ps(value,
                                       _mm512_mul_ps(_mm512_cvtepi32_ps(centred), _mm512_set1_ps(to.residual_scale)));
             }
-            return _mm512_cvtps_epi32(value);
+            return _mm512_cvtps_epi32(_mm512_min_ps(value, _mm512_set1_ps(1073741824.0f)));
         };
         uint8_t* plane = output + n * to.output_plane;
 #pragma GCC unroll 4
@@ -226,7 +226,9 @@ static void depthwise3x3_u8_vnni(const DepthwiseRunU8& run) {
         add(w[2], tap(2, 2), none, none, none);
         __m512 values[4];
 #pragma GCC unroll 4
-        for (int q = 0; q < 4; q++) values[q] = real_values(sums[q], none, multipliers[q]);
+        for (int q = 0; q < 4; q++)
+            values[q] = sizeof(Out) == 1 ? real_values(sums[q], none, multipliers[q])
+                                         : _mm512_mul_ps(_mm512_cvtepi32_ps(sums[q]), multipliers[q]);
         const int left = run.length - i < 4 ? run.length - i : 4;
         if constexpr (sizeof(Out) == 1) {
             const __m512i bytes = saturated_bytes(_mm512_cvtps_epi32(values[0]), _mm512_cvtps_epi32(values[1]),

@@ -267,7 +267,8 @@ void Engine::pointwise(const Operation& op, int thread) {
             for (int c = 0; c < kBlock; c++) {
                 float value;
                 if (op.kind == Kind::quantise) {
-                    value = std::clamp(reinterpret_cast<const float*>(input.base)[x + c] * inverse, -zero, 255.0f - zero);
+                    value = reinterpret_cast<const float*>(input.base)[x + c] * inverse;
+                    value = value > -zero ? std::min(value, 255.0f - zero) : -zero;
                 } else if (op.kind == Kind::dequantise) {
                     value = static_cast<float>(input.base[x + c] - a.zero_point) * a.scale;
                 } else if (from.element == 4) {

@@ -22,6 +22,9 @@ from edgekit.sparse.reference import run_reference
 CHANNELS = (1, 2, 3, 4, 7, 8, 9, 15, 16, 17, 24, 31, 32, 33, 48, 63, 64, 65, 96, 127, 128, 129, 130)
 KERNELS = (1, 1, 1, 3, 3, 3, 5, 7)
 STRIDES = (1, 1, 1, 2, 2, 3, 4)
+MOST_SUMMED = 24_000
+"""Products of integers in one sum, which has to fit into 32 bits with its bias."""
+
 MOST_PRODUCTS = 1_500_000
 """Multiplications of one convolution on all sites."""
 
@@ -203,11 +206,13 @@ class _Builder:
         integer: bool,
         depthwise: Kind | None = None,
         affine: _Affine | None = None,
-    ) -> _Pending:
+    ) -> _Pending | None:
         """CONV, or the kind ``depthwise``; ``integer`` asks for a uint8 output of a uint8 input."""
         level = self.levels[window.level]
         inputs = self.tensors[source].channels
         rows, columns = window.fields.get("kernel_rows", 1), window.fields.get("kernel_columns", 1)
+        if rows * columns * inputs > MOST_SUMMED:
+            return None
         most = max(1, MOST_PRODUCTS // (level.rows * level.columns * rows * columns * inputs))
         residual = None if depthwise else self.residual(window.level, most, integer)
         if depthwise:
