@@ -53,7 +53,7 @@ void Engine::convolve_as(const Operation& op, const WeightPlan& weights, const M
         const int stop = std::min(to, start + block);
         if (!pointwise) {
             gather<T>(op, weights, input, start, stop - start, reinterpret_cast<T*>(scratch));
-            const size_t step = static_cast<size_t>((weights.channels + kBlock - 1) / kBlock) * (stop - start) * kBlock;
+            const size_t step = static_cast<size_t>(ceil_div(weights.channels, kBlock)) * (stop - start) * kBlock;
             for (int tap = 0; tap < weights.taps; tap++) taps[tap] = reinterpret_cast<T*>(scratch) + tap * step;
             tile.plane = static_cast<size_t>(stop - start) * kBlock;
         }
@@ -64,7 +64,7 @@ void Engine::convolve_as(const Operation& op, const WeightPlan& weights, const M
                 tile.weights = weights.weights.data() + panel.weights;
             else
                 tile.weights = reinterpret_cast<const float*>(weights.weights.data() + panel.weights);
-            const int pieces = (stop - start + limit - 1) / limit;  // 1 where a tile was gathered
+            const int pieces = ceil_div(stop - start, limit);  // 1 where a tile was gathered
             for (int piece = 0; piece < pieces; piece++) {
                 // Tiles of nearly equal size: the last would else be too small to keep the processor busy.
                 const Span span = share(stop - start, piece, pieces);
@@ -114,7 +114,7 @@ template <class T>
 void Engine::gather(const Operation& op, const WeightPlan& weights, const Map& input, int first, int count, T* to) const {
     const Layout& layout = plan_.layouts[op.input];
     const Sites &in = sites_of(op.input), &out = sites_of(op.output);
-    const int blocks = (weights.channels + kBlock - 1) / kBlock;
+    const int blocks = ceil_div(weights.channels, kBlock);
     const int site = layout.packed ? plan_.program.tensors[op.input].channels : kBlock;  // elements to a site
     ptrdiff_t starts[kMaxTile];  // of each site's window
     for (int i = 0, row = 0, column = 0; i < count; i++) {
@@ -184,8 +184,7 @@ void Engine::filter_rows(const Operation& op, const WeightPlan& weights, const M
                                      run.column * op.stride - op.pad_left + in.border;
                 rows[y] = plane + at * kBlock;
             }
-            const int place = output.positions ? output.positions[run.first] : run.first - output.first;
-            branch.output = result + static_cast<size_t>(place) * kBlock * out_element;
+            branch.output = result + output.place(run.first) * kBlock * out_element;
             kernel.length = run.length;
             if constexpr (integer)
                 (out_element == 4 ? kernels_.depthwise_u8_f32 : kernels_.depthwise_u8)(kernel);
@@ -193,6 +192,13 @@ void Engine::filter_rows(const Operation& op, const WeightPlan& weights, const M
                 kernels_.depthwise_f32(kernel);
         }
     }
+}
+
+// A thread's share of the zeros around the active sites of a whole map.
+void Engine::surround_with_zeros(int tensor, const Map& map, int thread) const {
+    const Sites& sites = sites_of(tensor);
+    const Span rows = share(sites.rows + 2 * sites.border, thread, team_.size());
+    zero_halo(tensor, map, rows.from, rows.to, 0);
 }
 
 // Zeros around the active sites, where windows will look, in framed rows from..to - 1.

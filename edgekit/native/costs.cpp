@@ -13,15 +13,6 @@ double blocks_of(int channels) { return (channels + 15) / 16; }
 
 double width_of(Type type) { return type == Type::float32 ? 4 : 1; }
 
-// How far the windows of `op` reach beyond the level of its input.
-int border_of(const Program& program, const Operation& op) {
-    if (op.kind == Kind::upsample) return 0;
-    if (op.kind == Kind::deconv) return 1;
-    const LevelShape &in = program.level_of(op.input), &out = program.level_of(op.output);
-    return std::max({op.pad_top, op.pad_left, (out.rows - 1) * op.stride - op.pad_top + op.kernel_rows - in.rows,
-                     (out.columns - 1) * op.stride - op.pad_left + op.kernel_columns - in.columns});
-}
-
 }  // namespace
 
 Costs costs_of(const Program& program) {

@@ -122,8 +122,7 @@ void Engine::run_step(const Step& step, size_t index, int thread) {
     }
     const Sites& sites = sites_of(op.output);
     const Map input = map_of(op.input), output = map_of(op.output);
-    const Span halo = share(sites.rows + 2 * sites.border, thread, team_.size());
-    zero_halo(op.output, output, halo.from, halo.to, 0);
+    surround_with_zeros(op.output, output, thread);
     if (op.kind == Kind::depthwise) {
         const Span rows = rows_of(sites, thread);
         return filter(op, weights, input, 0, output, rows.from, rows.to);
@@ -144,8 +143,7 @@ void Engine::run_chain(const Step& step, size_t index, int thread) {
     const Sites &in = sites_of(depthwise.input), &out = sites_of(depthwise.output);
     Scratch& scratch = scratch_[thread];
     const Map result = map_of(project.output);
-    const Span halo = share(out.rows + 2 * out.border, thread, team_.size());
-    zero_halo(project.output, result, halo.from, halo.to, 0);
+    surround_with_zeros(project.output, result, thread);
 
     Map expanded = map_of(depthwise.input);
     if (step.expand >= 0)

@@ -36,6 +36,8 @@ class Engine {
         size_t plane;               // elements between blocks
         const int32_t* positions;   // of each active site, or null: one after another from `first` on
         int first;
+
+        size_t place(int site) const { return positions ? positions[site] : site - first; }
     };
     struct Scratch {
         Buffer gather, ring, rows;
@@ -70,6 +72,7 @@ class Engine {
                      int from_row, int to_row) const;
     template <class T>
     void gather(const Operation& op, const WeightPlan& weights, const Map& input, int first, int count, T* to) const;
+    void surround_with_zeros(int tensor, const Map& map, int thread) const;
     void zero_halo(int tensor, const Map& map, int from_row, int to_row, int ring_rows) const;
 
     void read_image(const Operation& op, int thread);

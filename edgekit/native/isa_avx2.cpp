@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "isa.h"
+#include "packing.h"
 #include "requantise.h"
 
 namespace edgekit::avx2 {
@@ -42,7 +43,7 @@ const Kernels& avx2_kernels() {
         table.depthwise_f32 = depthwise_f32;
         table.depthwise_u8 = depthwise_u8_avx2<uint8_t>;
         table.depthwise_u8_f32 = depthwise_u8_avx2<float>;
-        table.pack_conv_u8 = pack_conv_u8_avx2;
+        table.pack_conv_u8 = pack_conv_groups<int16_t, 2>;
         table.pack_depthwise_u8 = pack_depthwise_u8_avx2;
         return table;
     }();

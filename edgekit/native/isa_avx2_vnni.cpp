@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "isa.h"
+#include "packing.h"
 #include "requantise.h"
 
 #include "kernels_u8_avx2.inl"
@@ -14,22 +15,6 @@
 
 namespace edgekit {
 namespace avx2_vnni {
-
-// Convolution weights: int8 [taps][channels / 4][16][4], one block to a panel.
-static size_t pack_conv(const int8_t* weights, int filters, int taps, int channels, int first, int blocks, void* to) {
-    const int width = blocks * kBlock, quads = (channels + 3) / 4;
-    if (to) {
-        auto* bytes = static_cast<int8_t*>(to);
-        for (int tap = 0; tap < taps; tap++)
-            for (int start = 0; start < quads * 4; start += 4)
-                for (int n = 0; n < width; n++)
-                    for (int c = start; c < start + 4; c++)
-                        *bytes++ = first + n < filters && c < channels
-                                       ? weights[(static_cast<size_t>(first + n) * taps + tap) * channels + c]
-                                       : 0;
-    }
-    return static_cast<size_t>(taps) * quads * 4 * width;
-}
 
 template <int Sites>
 static inline __attribute__((always_inline)) void multiply_quad(__m256i (&sums)[Sites][2], const uint8_t* input,
@@ -111,7 +96,7 @@ const Kernels& avx2_vnni_kernels() {
         table.tile_u8[1] = 6;  // 12 sums, two weights and an input: 15 of 16 registers
         fill<ConvU8, 1, 6>(table.conv_u8);
         fill<ConvU8F32, 1, 6>(table.conv_u8_f32);
-        table.pack_conv_u8 = pack_conv;
+        table.pack_conv_u8 = pack_conv_groups<int8_t, 4>;
         return table;
     }();
     return kernels;

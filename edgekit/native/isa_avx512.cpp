@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "isa.h"
+#include "packing.h"
 #include "requantise.h"
 
 namespace edgekit::avx512 {
@@ -52,7 +53,7 @@ const Kernels& avx512_kernels() {
         table.depthwise_f32 = depthwise_f32;
         table.depthwise_u8 = depthwise_u8_vnni<uint8_t>;
         table.depthwise_u8_f32 = depthwise_u8_vnni<float>;
-        table.pack_conv_u8 = pack_conv_u8_vnni;
+        table.pack_conv_u8 = pack_conv_groups<int8_t, 4>;
         table.pack_depthwise_u8 = pack_depthwise_u8_vnni;
         return table;
     }();

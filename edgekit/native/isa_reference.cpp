@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "isa.h"
+#include "packing.h"
 #include "requantise.h"
 #include "kernels_u8_plain.inl"
 #include "kernel_table.inl"
@@ -69,7 +70,7 @@ const Kernels& reference_kernels() {
         table.depthwise_f32 = depthwise_plain;
         table.depthwise_u8 = depthwise_u8_plain<uint8_t>;
         table.depthwise_u8_f32 = depthwise_u8_plain<float>;
-        table.pack_conv_u8 = pack_conv_u8_plain;
+        table.pack_conv_u8 = pack_conv_groups<int8_t, 1>;
         table.pack_depthwise_u8 = pack_depthwise_u8_plain;
         return table;
     }();

@@ -96,22 +96,6 @@ struct ConvU8F32Avx2 {
     static void run(const ConvTileU8& tile) { conv_u8_avx2<Sites, Blocks, float>(tile); }
 };
 
-static size_t pack_conv_u8_avx2(const int8_t* weights, int filters, int taps, int channels, int first, int blocks,
-                                void* to) {
-    const int width = blocks * kBlock, pairs = (channels + 1) / 2;
-    if (to) {
-        auto* words = static_cast<int16_t*>(to);
-        for (int tap = 0; tap < taps; tap++)
-            for (int pair = 0; pair < pairs; pair++)
-                for (int n = 0; n < width; n++)
-                    for (int c = pair * 2; c < pair * 2 + 2; c++)
-                        *words++ = first + n < filters && c < channels
-                                       ? weights[(static_cast<size_t>(first + n) * taps + tap) * channels + c]
-                                       : 0;
-    }
-    return static_cast<size_t>(taps) * pairs * 2 * width * sizeof(int16_t);
-}
-
 // Depthwise weights: int16 [pairs of taps][2 halves][8 channels][2]. Interleaving two taps within 128-bit lanes leaves
 // channels 0..3 and 8..11 in one register and 4..7 and 12..15 in the other; packing bytes puts them back in order.
 static size_t pack_depthwise_u8_avx2(const int8_t* weights, int taps, int channels, int first, void* to) {

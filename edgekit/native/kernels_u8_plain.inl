@@ -66,18 +66,6 @@ static void depthwise_u8_plain(const DepthwiseRunU8& run) {
     }
 }
 
-static size_t pack_conv_u8_plain(const int8_t* weights, int filters, int taps, int channels, int first, int blocks,
-                                 void* to) {
-    const int width = blocks * kBlock;
-    if (to)
-        for (int tap = 0; tap < taps; tap++)
-            for (int c = 0; c < channels; c++)
-                for (int n = 0; n < width; n++)
-                    static_cast<int8_t*>(to)[(static_cast<size_t>(tap) * channels + c) * width + n] =
-                        first + n < filters ? weights[(static_cast<size_t>(first + n) * taps + tap) * channels + c] : 0;
-    return static_cast<size_t>(taps) * channels * width;
-}
-
 static size_t pack_depthwise_u8_plain(const int8_t* weights, int taps, int channels, int first, void* to) {
     if (to)
         for (int tap = 0; tap < taps; tap++)

@@ -148,22 +148,6 @@ struct ConvU8F32Vnni {
     static void run(const ConvTileU8& tile) { conv_u8_vnni<Sites, Blocks, float>(tile); }
 };
 
-static size_t pack_conv_u8_vnni(const int8_t* weights, int filters, int taps, int channels, int first, int blocks,
-                                void* to) {
-    const int width = blocks * kBlock, quads = (channels + 3) / 4;
-    if (to) {
-        auto* bytes = static_cast<int8_t*>(to);
-        for (int tap = 0; tap < taps; tap++)
-            for (int quad = 0; quad < quads; quad++)
-                for (int n = 0; n < width; n++)
-                    for (int c = quad * 4; c < quad * 4 + 4; c++)
-                        *bytes++ = first + n < filters && c < channels
-                                       ? weights[(static_cast<size_t>(first + n) * taps + tap) * channels + c]
-                                       : 0;
-    }
-    return static_cast<size_t>(taps) * quads * 4 * width;
-}
-
 // Depthwise weights: [groups of 4 taps][16][4]. Four sites of 16 channels fill a register. The bytes of four taps are
 // interleaved within each 128-bit lane, which leaves channels 4q..4q+3 of each site in part q; packing puts them back.
 

@@ -8,8 +8,6 @@ namespace {
 constexpr size_t kChainBytes = 192 << 10;   // of the ring: it shares a cache of 512 KiB or more with the weights
 constexpr int kChainSites = 48;             // to a group: enough for full tiles
 
-int ceil_div(int value, int by) { return (value + by - 1) / by; }
-
 bool is_window(const Operation& op) { return op.kernel_rows > 1 || op.kernel_columns > 1 || op.stride > 1; }
 
 class Planner {
@@ -180,23 +178,18 @@ class Planner {
             if (windowed) plan_.layouts[op.input].framed = true;
             const int level = tensor(op.input).level;
             const LevelShape &in = program().levels[level], &out = program().level_of(op.output);
-            int border = 0, reach = 0;
+            const int border = border_of(program(), op);
+            int reach = border;
             if (op.kind == Kind::upsample || op.kind == Kind::deconv) {
-                border = reach = op.kind == Kind::deconv ? 1 : 0;
                 if (!nested(out, in, op.kind == Kind::deconv ? 2 : op.stride)) reach = in.rows + in.columns + 2;
             } else if (windowed) {
-                const auto overhang = [&](int from, int to, int kernel, int pad) {
-                    return std::max(pad, (to - 1) * op.stride - pad + kernel - from);
-                };
-                border = std::max(overhang(in.rows, out.rows, op.kernel_rows, op.pad_top),
-                                  overhang(in.columns, out.columns, op.kernel_columns, op.pad_left));
                 // A window lies around the sites that its site stands for, of which perhaps the farthest is active.
-                reach = std::max(op.kernel_rows, op.kernel_columns) + op.stride - 2;
+                reach = std::max(border, std::max(op.kernel_rows, op.kernel_columns) + op.stride - 2);
                 // Otherwise it may lie anywhere, and all that is inactive has to be zero.
                 if (!nested(in, out, op.stride)) reach = in.rows + in.columns + 2 * border;
             }
             plan_.borders[level] = std::max(plan_.borders[level], border);
-            plan_.reaches[level] = std::max({plan_.reaches[level], reach, border});
+            plan_.reaches[level] = std::max(plan_.reaches[level], reach);
         }
         for (Layout& layout : plan_.layouts) layout.framed |= layout.packed;
     }

@@ -1,6 +1,7 @@
 // Reading a sparse program from bytes that nobody vouches for.
 #include "program.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstring>
@@ -466,6 +467,14 @@ std::vector<T> Program::constant(size_t offset, size_t count) const {
 template std::vector<float> Program::constant(size_t, size_t) const;
 template std::vector<int8_t> Program::constant(size_t, size_t) const;
 template std::vector<int32_t> Program::constant(size_t, size_t) const;
+
+int border_of(const Program& program, const Operation& op) {
+    if (op.kind == Kind::upsample) return 0;
+    if (op.kind == Kind::deconv) return 1;
+    const LevelShape &in = program.level_of(op.input), &out = program.level_of(op.output);
+    return std::max({0, op.pad_top, op.pad_left, (out.rows - 1) * op.stride - op.pad_top + op.kernel_rows - in.rows,
+                     (out.columns - 1) * op.stride - op.pad_left + op.kernel_columns - in.columns});
+}
 
 Program parse_program(const uint8_t* bytes, size_t length) { return Reader(bytes, length).read(); }
 

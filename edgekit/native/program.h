@@ -83,6 +83,11 @@ struct Program {
     const LevelShape& level_of(int tensor) const { return levels[tensors[tensor].level]; }
 };
 
+inline int ceil_div(int value, int by) { return (value + by - 1) / by; }
+
+// How far the windows of `op` reach beyond the level of its input, in sites.
+int border_of(const Program& program, const Operation& op);
+
 // Check everything about `bytes` and take it apart. Throws ProgramError.
 Program parse_program(const uint8_t* bytes, size_t length);
 

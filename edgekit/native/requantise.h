@@ -8,8 +8,11 @@
 
 namespace edgekit {
 
+// All of them are static: this header is compiled once for each instruction set, and the linker must not let a processor
+// without AVX-512 run the copy that was made for it.
+
 // (sum + bias) * multiplier + residual; the products are rounded before they are added, so no fused multiply-add.
-inline float scaled(int32_t sum, const Epilogue& to, const Branch& branch, int channel, const uint8_t* residual) {
+static inline float scaled(int32_t sum, const Epilogue& to, const Branch& branch, int channel, const uint8_t* residual) {
     const float value =
         static_cast<float>(sum + static_cast<const int32_t*>(branch.bias)[channel]) * branch.multipliers[channel];
     if (!residual) return value;
@@ -17,12 +20,23 @@ inline float scaled(int32_t sum, const Epilogue& to, const Branch& branch, int c
 }
 
 // Clamping comes first, so that nothing is out of an integer's range; its bounds are integers, so the result is the same.
-inline uint8_t rounded(float value, const Epilogue& to) {
-    const float low = to.low - static_cast<float>(to.zero_point), high = to.high - static_cast<float>(to.zero_point);
+static inline uint8_t rounded(float value, float low, float high, int zero_point) {
+    low -= static_cast<float>(zero_point);
+    high -= static_cast<float>(zero_point);
     value = value < low ? low : value > high ? high : value;
-    return static_cast<uint8_t>(static_cast<int>(std::nearbyintf(value)) + to.zero_point);
+    return static_cast<uint8_t>(static_cast<int>(std::nearbyintf(value)) + zero_point);
 }
 
-inline float clamped(float value, const Epilogue& to) { return value < to.low ? to.low : value > to.high ? to.high : value; }
+static inline uint8_t rounded(float value, const Epilogue& to) { return rounded(value, to.low, to.high, to.zero_point); }
+
+// A real number as uint8; a NaN, which no integer stands for, becomes 0.
+static inline uint8_t quantised(float value, float scale, int zero_point) {
+    const float units = value * (1.0f / scale);
+    return units == units ? rounded(units, 0.0f, 255.0f, zero_point) : uint8_t{0};
+}
+
+static inline float clamped(float value, float low, float high) { return value < low ? low : value > high ? high : value; }
+
+static inline float clamped(float value, const Epilogue& to) { return clamped(value, to.low, to.high); }
 
 }  // namespace edgekit

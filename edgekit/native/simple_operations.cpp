@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "engine.h"
+#include "requantise.h"
 
 namespace edgekit {
 
@@ -14,14 +15,13 @@ void Engine::read_image(const Operation& op, int thread) {
     const TensorShape& image = plan_.program.tensors[op.output];
     const Sites& sites = sites_of(op.output);
     const Map map = map_of(op.output);
-    const Span halo = share(sites.rows + 2 * sites.border, thread, team_.size());
-    zero_halo(op.output, map, halo.from, halo.to, 0);
+    surround_with_zeros(op.output, map, thread);
     const int channels = image.channels;
     const Span rows = rows_of(sites, thread);
     for (int r = sites.row_runs[rows.from]; r < sites.row_runs[rows.to]; r++) {
         const Run& run = sites.runs[r];
         const size_t first = (static_cast<size_t>(run.row) * sites.columns + run.column) * channels;
-        const size_t place = map.positions ? map.positions[run.first] : run.first;
+        const size_t place = map.place(run.first);
         const uint8_t* pixels = job_.pixels ? job_.pixels + first : nullptr;
         const float* normalised = job_.normalised ? job_.normalised + first : nullptr;
         if (layout.packed) {
@@ -83,10 +83,7 @@ void Engine::read_pixels(const uint8_t* pixels, const float* normalised, int cou
 
 uint8_t Engine::quantise_image(float value) const {
     const TensorShape& image = plan_.program.tensors[plan_.program.operations[0].output];
-    const float low = static_cast<float>(-image.zero_point), high = static_cast<float>(255 - image.zero_point);
-    const float scaled = value * (1.0f / image.scale);
-    const float whole = std::nearbyintf(scaled < low ? low : scaled > high ? high : scaled);
-    return static_cast<uint8_t>(static_cast<int>(whole == whole ? whole : low) + image.zero_point);
+    return quantised(value, image.scale, image.zero_point);
 }
 
 void Engine::pool(const Operation& op, int thread) {
@@ -94,8 +91,7 @@ void Engine::pool(const Operation& op, int thread) {
     const Sites &in = sites_of(op.input), &out = sites_of(op.output);
     const Map input = map_of(op.input), output = map_of(op.output);
     const TensorShape &source = plan_.program.tensors[op.input], &target = plan_.program.tensors[op.output];
-    const Span halo = share(out.rows + 2 * out.border, thread, team_.size());
-    zero_halo(op.output, output, halo.from, halo.to, 0);
+    surround_with_zeros(op.output, output, thread);
     const bool largest = op.kind == Kind::max_pool;
     const int width = from.packed ? source.channels : kBlock, blocks = from.packed ? 1 : from.blocks;
     const int shift = to.packed ? 0 : to.physical[op.channel_offset] / kBlock;
@@ -127,7 +123,7 @@ void Engine::pool(const Operation& op, int thread) {
                             }
                         }
                     }
-                const size_t place = output.positions ? output.positions[run.first + i] : run.first + i;
+                const size_t place = output.place(run.first + i);
                 const size_t at = (shift + block) * output.plane + place * width;
                 for (int c = 0; c < width; c++) {
                     if (to.element == 4) {
@@ -135,9 +131,8 @@ void Engine::pool(const Operation& op, int thread) {
                     } else if (largest) {
                         output.base[at + c] = static_cast<uint8_t>(best[c]);
                     } else {
-                        const float mean = std::nearbyintf(static_cast<float>(sums[c] - taps * source.zero_point) * op.first_scale);
-                        output.base[at + c] =
-                            static_cast<uint8_t>(std::clamp(mean + static_cast<float>(target.zero_point), 0.0f, 255.0f));
+                        const float mean = static_cast<float>(sums[c] - taps * source.zero_point) * op.first_scale;
+                        output.base[at + c] = rounded(mean, 0.0f, 255.0f, target.zero_point);
                     }
                 }
             }
@@ -168,8 +163,8 @@ void Engine::halve_image(const Operation& op, Span rows) {
     // Every sum there is, once.
     std::array<uint8_t, 1021> means;
     for (int sum = 0; sum < 1021; sum++) {
-        const float mean = std::nearbyintf(static_cast<float>(sum - 4 * source.zero_point) * op.first_scale);
-        means[sum] = static_cast<uint8_t>(std::clamp(mean + static_cast<float>(target.zero_point), 0.0f, 255.0f));
+        const float mean = static_cast<float>(sum - 4 * source.zero_point) * op.first_scale;
+        means[sum] = rounded(mean, 0.0f, 255.0f, target.zero_point);
     }
     halve(input.base, output.base, [&](int sum) { return means[sum]; });
 }
@@ -178,8 +173,7 @@ void Engine::upsample(const Operation& op, int thread) {
     const Layout &from = plan_.layouts[op.input], &to = plan_.layouts[op.output];
     const Sites &in = sites_of(op.input), &out = sites_of(op.output);
     const Map input = map_of(op.input), output = map_of(op.output);
-    const Span halo = share(out.rows + 2 * out.border, thread, team_.size());
-    zero_halo(op.output, output, halo.from, halo.to, 0);
+    surround_with_zeros(op.output, output, thread);
     const int shift = to.physical[op.channel_offset] / kBlock;
     const size_t bytes = kBlock * from.element;
     const Span rows = rows_of(out, thread);
@@ -189,7 +183,7 @@ void Engine::upsample(const Operation& op, int thread) {
             for (int i = 0; i < run.length; i++) {
                 const size_t source = static_cast<size_t>(run.row / op.stride + in.border) * in.frame_columns() +
                                       (run.column + i) / op.stride + in.border;
-                const size_t place = output.positions ? output.positions[run.first + i] : run.first + i;
+                const size_t place = output.place(run.first + i);
                 std::memcpy(output.base + ((shift + block) * output.plane + place * kBlock) * to.element,
                             input.base + (block * input.plane + source * kBlock) * from.element, bytes);
             }
@@ -201,8 +195,7 @@ void Engine::deconvolve(const Operation& op, const WeightPlan& weights, int thre
     const Layout &from = plan_.layouts[op.input], &to = plan_.layouts[op.output];
     const Sites &in = sites_of(op.input), &out = sites_of(op.output);
     const Map input = map_of(op.input), output = map_of(op.output);
-    const Span halo = share(out.rows + 2 * out.border, thread, team_.size());
-    zero_halo(op.output, output, halo.from, halo.to, 0);
+    surround_with_zeros(op.output, output, thread);
     const int shift = to.physical[op.channel_offset] / kBlock, width = from.blocks * kBlock;
     const TensorShape &source = plan_.program.tensors[op.input], &target = plan_.program.tensors[op.output];
     const Span rows = rows_of(out, thread);
@@ -228,19 +221,17 @@ void Engine::deconvolve(const Operation& op, const WeightPlan& weights, int thre
                                 whole[c] += (input.base[at + c] - source.zero_point) *
                                             reinterpret_cast<const int8_t*>(weights.weights.data())[tap * width + block * kBlock + c];
                     }
-                const size_t place = output.positions ? output.positions[run.first + i] : run.first + i;
+                const size_t place = output.place(run.first + i);
                 const size_t at = (shift + block) * output.plane + place * kBlock;
                 for (int c = 0; c < kBlock; c++) {
                     const int k = block * kBlock + c;
                     const float value = from.element == 4
                                             ? real[c] + weights.bias[0][k]
                                             : static_cast<float>(whole[c] + weights.integer_bias[0][k]) * weights.multipliers[0][k];
-                    const float zero = to.element == 1 ? static_cast<float>(target.zero_point) : 0.0f;
-                    const float kept = std::clamp(value, op.low - zero, op.high - zero);
                     if (to.element == 4)
-                        reinterpret_cast<float*>(output.base)[at + c] = kept;
+                        reinterpret_cast<float*>(output.base)[at + c] = clamped(value, op.low, op.high);
                     else
-                        output.base[at + c] = static_cast<uint8_t>(static_cast<int>(std::nearbyintf(kept)) + target.zero_point);
+                        output.base[at + c] = rounded(value, op.low, op.high, target.zero_point);
                 }
             }
         }
@@ -250,39 +241,31 @@ void Engine::pointwise(const Operation& op, int thread) {
     const Layout &from = plan_.layouts[op.input], &to = plan_.layouts[op.output];
     const Sites& sites = sites_of(op.output);
     const Map input = map_of(op.input), output = map_of(op.output), other = map_of(op.second >= 0 ? op.second : op.input);
-    const Span halo = share(sites.rows + 2 * sites.border, thread, team_.size());
-    zero_halo(op.output, output, halo.from, halo.to, 0);
+    surround_with_zeros(op.output, output, thread);
     const TensorShape &a = plan_.program.tensors[op.input], &o = plan_.program.tensors[op.output];
     const int zero_b = op.second >= 0 ? plan_.program.tensors[op.second].zero_point : 0;
     const int shift = to.physical[op.channel_offset] / kBlock;
     const Span part = share(sites.count(), thread, team_.size());
-    const float inverse = 1.0f / o.scale;
-    const float zero = static_cast<float>(o.zero_point);
     for (int block = 0; block < from.blocks; block++)
         for (int p = part.from; p < part.to; p++) {
             const auto at = [&](const Map& map, int plane) {
-                return plane * map.plane + static_cast<size_t>(map.positions ? map.positions[p] : p) * kBlock;
+                return plane * map.plane + map.place(p) * kBlock;
             };
             const size_t x = at(input, block), y = at(other, block), z = at(output, shift + block);
+            const auto* real = reinterpret_cast<const float*>(input.base) + x;
+            auto* result = reinterpret_cast<float*>(output.base) + z;
             for (int c = 0; c < kBlock; c++) {
-                float value;
                 if (op.kind == Kind::quantise) {
-                    value = reinterpret_cast<const float*>(input.base)[x + c] * inverse;
-                    value = value > -zero ? std::min(value, 255.0f - zero) : -zero;
+                    output.base[z + c] = quantised(real[c], o.scale, o.zero_point);
                 } else if (op.kind == Kind::dequantise) {
-                    value = static_cast<float>(input.base[x + c] - a.zero_point) * a.scale;
+                    result[c] = static_cast<float>(input.base[x + c] - a.zero_point) * a.scale;
                 } else if (from.element == 4) {
-                    value = reinterpret_cast<const float*>(input.base)[x + c] + reinterpret_cast<const float*>(other.base)[y + c];
-                    value = value < op.low ? op.low : value > op.high ? op.high : value;
+                    result[c] = clamped(real[c] + reinterpret_cast<const float*>(other.base)[y + c], op.low, op.high);
                 } else {
-                    value = static_cast<float>(input.base[x + c] - a.zero_point) * op.first_scale +
-                            static_cast<float>(other.base[y + c] - zero_b) * op.second_scale;
-                    value = std::clamp(value, op.low - zero, op.high - zero);
+                    const float sum = static_cast<float>(input.base[x + c] - a.zero_point) * op.first_scale +
+                                      static_cast<float>(other.base[y + c] - zero_b) * op.second_scale;
+                    output.base[z + c] = rounded(sum, op.low, op.high, o.zero_point);
                 }
-                if (to.element == 4)
-                    reinterpret_cast<float*>(output.base)[z + c] = value;
-                else
-                    output.base[z + c] = static_cast<uint8_t>(static_cast<int>(std::nearbyintf(value)) + o.zero_point);
             }
         }
 }
@@ -293,7 +276,7 @@ void Engine::repack(const Operation& op, int thread) {
     const Span part = share(sites_of(op.output).count(), thread, team_.size());
     for (int p = part.from; p < part.to; p++) {
         const auto at = [&](const Map& map, int channel) {
-            return channel / kBlock * map.plane + static_cast<size_t>(map.positions ? map.positions[p] : p) * kBlock + channel % kBlock;
+            return channel / kBlock * map.plane + map.place(p) * kBlock + channel % kBlock;
         };
         for (int block = 0; block < to.blocks; block++)
             std::memset(output.base + at(output, block * kBlock) * to.element, 0, kBlock * to.element);
@@ -315,7 +298,7 @@ void Engine::write_output(const Operation& op, int thread) {
         const Run& run = sites.runs[r];
         for (int i = 0; i < run.length; i++) {
             float* to = output + (static_cast<size_t>(run.row) * sites.columns + run.column + i) * tensor.channels;
-            const size_t place = (input.positions ? input.positions[run.first + i] : run.first + i) * static_cast<size_t>(kBlock);
+            const size_t place = input.place(run.first + i) * kBlock;
             for (int c = 0; c < tensor.channels; c++) {
                 const size_t at = layout.packed ? place / kBlock * tensor.channels + c
                                                 : layout.physical[c] / kBlock * input.plane + place + layout.physical[c] % kBlock;

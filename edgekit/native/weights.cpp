@@ -7,8 +7,6 @@
 namespace edgekit {
 namespace {
 
-int ceil_div(int value, int by) { return (value + by - 1) / by; }
-
 class Packer {
   public:
     Packer(const Program& program, const std::vector<Layout>& layouts, const Kernels& kernels)
