@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +18,10 @@ from edgekit.cli import ProgramGroup
 
 if TYPE_CHECKING:
     from edgekit.exporters.calibration import Calibration
+    from edgekit.metrics.macs import LayerMacs
     from edgekit.models.checkpoint import Checkpoint
     from edgekit.profiling.rivals import Rival
+    from edgekit.spec import DetectorSpec
 
 log = logging.getLogger("edgekit")
 
@@ -63,6 +66,7 @@ def sparse(
     GMAC/s count the multiply-accumulates at active sites, which a dense engine does not know of: it is given all of
     its own. Dense-equivalent ones count the whole network whatever was skipped.
     """
+    from edgekit.metrics.macs import count_macs
     from edgekit.models.checkpoint import load_checkpoint
     from edgekit.pipeline import resolve_model
     from edgekit.profiling.gemm import ceilings_gmacs
@@ -70,6 +74,7 @@ def sparse(
     from edgekit.profiling.rivals import detectors
 
     checkpoint = load_checkpoint(resolve_model(model, engine="torch"))
+    layers = [layer for layer in count_macs(checkpoint.model) if layer.graph == "detector"]
     wanted: Any = precisions or ("fp32", "int8")
     with tempfile.TemporaryDirectory(prefix="edgekit-bench-") as folder:
         rivals = list(
@@ -84,7 +89,7 @@ def sparse(
         rows = [
             row
             for share in shares or (1.0, 0.57, 0.33, 0.16, 0.07)
-            for row in _rows(checkpoint, rivals, share, threads=threads, iterations=iterations)
+            for row in _rows(checkpoint.spec, layers, rivals, share, threads=threads, iterations=iterations)
         ]
     peaks = ceilings_gmacs(threads=threads)
     document = {
@@ -117,22 +122,22 @@ def _calibration(calib: Path | None, checkpoint: Checkpoint) -> Calibration:
 
 
 def _rows(
-    checkpoint: Checkpoint, rivals: list[Rival], share: float, *, threads: int, iterations: int
+    spec: DetectorSpec, layers: Sequence[LayerMacs], rivals: list[Rival], share: float, *, threads: int, iterations: int
 ) -> list[dict[str, Any]]:
     """One row an engine and precision."""
     import functools
 
     from edgekit.exporters.pictures import drawn_scene
-    from edgekit.metrics.macs import count_macs, executed_macs, total_macs
+    from edgekit.metrics.macs import executed_macs, total_macs
     from edgekit.profiling.blobs import blob_mask
-    from edgekit.profiling.interleaved import interleave, minimum_and_median
+    from edgekit.profiling.interleaved import interleave
+    from edgekit.profiling.latency import summarise
 
-    layers = [layer for layer in count_macs(checkpoint.model) if layer.graph == "detector"]
     dense = total_macs(layers, "detector")
-    picture = drawn_scene(checkpoint.spec)
+    picture = drawn_scene(spec)
     times: list[list[tuple[float, float]]] = [[] for _ in rivals]
     executed = 0.0
-    masks = [blob_mask(share, grid=checkpoint.spec.mask_grid, seed=seed) for seed in range(MASKS if share < 1 else 1)]
+    masks = [blob_mask(share, grid=spec.mask_grid, seed=seed) for seed in range(MASKS if share < 1 else 1)]
     for mask in masks:
         log.info("%.0f %% active ...", 100 * mask.mean())
         executed += executed_macs(layers, mask, omg=False) / len(masks)
@@ -141,7 +146,8 @@ def _rows(
         burst = min(5, runs)
         samples = interleave(calls, rounds=-(-runs // burst), burst=burst)
         for index, part in enumerate(times):
-            part.append(minimum_and_median(samples[str(index)]))
+            latency = summarise(samples[str(index)])
+            part.append((latency.min_ms, latency.p50_ms))
     rows = []
     for rival, part in zip(rivals, times, strict=True):
         least, median = (sum(values) / len(values) for values in zip(*part, strict=True))

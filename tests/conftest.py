@@ -52,9 +52,21 @@ def tiny_yolox() -> ModuleType:
     return _beside("tiny_yolox")
 
 
+@pytest.fixture(scope="session")
+def programs() -> ModuleType:
+    """``tests/sparse/programs.py``: random sparse programs, and inputs for them."""
+    return _beside("sparse/programs")
+
+
+@pytest.fixture(scope="session")
+def single() -> ModuleType:
+    """``tests/sparse/single.py``: programs of one operation."""
+    return _beside("sparse/single")
+
+
 def _beside(name: str) -> ModuleType:
     """The module ``tests/NAME.py``, which no test imports by name: the tests are no package."""
-    specification = importlib.util.spec_from_file_location(name, ROOT / "tests" / f"{name}.py")
+    specification = importlib.util.spec_from_file_location(Path(name).name, ROOT / "tests" / f"{name}.py")
     assert specification is not None
     assert specification.loader is not None
     module = importlib.util.module_from_spec(specification)

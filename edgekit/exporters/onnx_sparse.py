@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from edgekit.errors import ExportError, SparseProgramError
-from edgekit.exporters.bias_correction import correct_biases
 from edgekit.exporters.calibration import Calibration
-from edgekit.exporters.conversion import Precision, check_kept_layers, check_request
-from edgekit.exporters.onnx_graph import MASK_INPUT, Graph, read_graph
-from edgekit.exporters.quantisation import Affine, measure_activations
+from edgekit.exporters.conversion import Precision
+from edgekit.exporters.onnx_graph import MASK_INPUT, Graph
+from edgekit.exporters.quantisation import Affine
+from edgekit.exporters.source_graph import read_source
 from edgekit.exporters.sparse_chains import find_chains
 from edgekit.exporters.sparse_emitter import Emitter, choose_numbers
 from edgekit.exporters.sparse_masks import check_masks
@@ -63,15 +63,9 @@ def to_sparse(
             (the message names the node), fp16, or a request that contradicts itself.
         MissingDependencyError: onnx or (int8) onnxruntime is not installed.
     """
-    check_request(precision, calibration, keep_float)
+    graph, plan = read_source(onnx_path, precision, calibration, keep_float)
     if precision == "fp16":
         raise ExportError("a sparse program has no half-precision weights; expected fp32 or int8, got fp16")
-    graph = read_graph(onnx_path)
-    check_kept_layers(keep_float, graph.convolutions())
-    plan = None
-    if calibration is not None and precision == "int8":
-        measured = measure_activations(onnx_path, graph, calibration)
-        graph, plan = correct_biases(graph, measured.means, keep_float=keep_float), measured.plan
     program = lower(graph, mean=mean, std=std, plan=plan, keep_float=keep_float, float_predictions=float_predictions)
     try:
         data = write_program(program)

@@ -12,11 +12,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgekit.errors import ExportError
-from edgekit.exporters.bias_correction import correct_biases
 from edgekit.exporters.calibration import Calibration
-from edgekit.exporters.conversion import Precision, check_kept_layers, check_request
-from edgekit.exporters.onnx_graph import fused_clip, read_graph
-from edgekit.exporters.quantisation import measure_activations
+from edgekit.exporters.conversion import Precision
+from edgekit.exporters.onnx_graph import fused_clip
+from edgekit.exporters.source_graph import read_source
 from edgekit.exporters.tflite_emitter import Emitter
 from edgekit.exporters.tflite_ops import FUSES_CLIP, HANDLERS
 
@@ -35,13 +34,7 @@ def to_tflite(
             contradicts itself.
         MissingDependencyError: onnx, ai-edge-litert or (int8) onnxruntime is not installed.
     """
-    check_request(precision, calibration, keep_float)
-    graph = read_graph(onnx_path)
-    check_kept_layers(keep_float, graph.convolutions())
-    plan = None
-    if calibration is not None and precision == "int8":
-        measured = measure_activations(onnx_path, graph, calibration)
-        graph, plan = correct_biases(graph, measured.means, keep_float=keep_float), measured.plan
+    graph, plan = read_source(onnx_path, precision, calibration, keep_float)
     emitter = Emitter(graph, half_weights=precision == "fp16", plan=plan, keep_float=keep_float)
     out_path.parent.mkdir(parents=True, exist_ok=True)
     out_path.write_bytes(emit(emitter))

@@ -10,7 +10,7 @@ import functools
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.masks.pyramid import Mask
+from edgekit.masks.pyramid import Mask, mask_at
 from edgekit.spec import AnchorLevel, DetectorSpec
 
 MAX_LOG_SIZE = 4.0
@@ -67,24 +67,18 @@ def _cells_under_anchors(spec: DetectorSpec) -> tuple[NDArray[np.float32], NDArr
 
     A site is active if any of these cells is: one product of a matrix says it for all levels at once.
     """
-    cells = np.arange(spec.mask_grid)
     covered = []
     for level in spec.anchors:
-        # Halving rounds up, so cell i is under site i // 2, then i // 4, ...; a finer site is one part of a cell.
-        shares = [_shares(cells, sites) for sites in (level.rows, level.columns)]
+        shares = [_shares(spec.mask_grid, sites) for sites in (level.rows, level.columns)]
         covered.append(np.kron(*shares))
     per_site = [len(level.sizes) for level in spec.anchors for _ in range(level.rows * level.columns)]
     return np.concatenate(covered), np.repeat(np.arange(len(per_site)), per_site)
 
 
-def _shares(cells: NDArray[np.int64], sites: int) -> NDArray[np.float32]:
+def _shares(cells: int, sites: int) -> NDArray[np.float32]:
     """[sites, cells] of one axis: 1 where a cell touches a site."""
-    if sites >= len(cells):
-        return np.repeat(np.eye(len(cells), dtype=np.float32), sites // len(cells), axis=0)
-    shift = 0
-    while -(-len(cells) >> shift) > sites:
-        shift += 1
-    return np.asarray(np.arange(sites)[:, None] == cells >> shift, np.float32)
+    columns = [mask_at(cell[:, None], rows=sites, columns=1) for cell in np.eye(cells, dtype=np.bool_)]
+    return np.concatenate(columns, axis=1).astype(np.float32)
 
 
 def decode(spec: DetectorSpec, anchors: NDArray[np.float32], offsets: NDArray[np.float32]) -> NDArray[np.float32]:

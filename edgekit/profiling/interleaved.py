@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
-import numpy as np
-
 
 def interleave(rivals: Mapping[str, Callable[[], object]], *, rounds: int, burst: int) -> dict[str, tuple[float, ...]]:
     """Milliseconds of every run of every rival.
@@ -33,8 +31,3 @@ def interleave(rivals: Mapping[str, Callable[[], object]], *, rounds: int, burst
                 call()
                 samples[name].append((time.perf_counter_ns() - start) / 1e6)
     return {name: tuple(times) for name, times in samples.items()}
-
-
-def minimum_and_median(samples: tuple[float, ...]) -> tuple[float, float]:
-    """(minimum, median): the first compares kernels, the second what a user sees."""
-    return min(samples), float(np.median(samples))

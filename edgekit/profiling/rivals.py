@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,10 +67,11 @@ def detectors(
         ExportError, EngineError: a graph cannot be converted or loaded.
         MissingDependencyError: a converter is not installed.
     """
+    exported = export_onnx(checkpoint.model, folder)["detector"]
     for precision in precisions:
         source = folder / precision
         source.mkdir()
-        graph = export_onnx(checkpoint.model, source)["detector"]
+        graph = Path(shutil.copy(exported, source))
         if precision == "int8":
             equalise_file(graph, calibration)
         for engine, graph_format in FORMATS.items():

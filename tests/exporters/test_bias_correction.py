@@ -49,7 +49,7 @@ def test_kept_and_unmeasured_layers_are_left_alone(graphs: dict[str, Path]) -> N
 def test_it_brings_int8_closer_to_float(net: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A depthwise layer with one large weight a channel, so that the small ones round badly and all the same way."""
     from edgekit.backends import load_engine
-    from edgekit.exporters import onnx_tflite
+    from edgekit.exporters import source_graph
 
     graph = net(image=[1, 4, 16, 16])
     weight = np.full((4, 1, 3, 3), 0.0045, np.float32)
@@ -59,7 +59,7 @@ def test_it_brings_int8_closer_to_float(net: Any, tmp_path: Path, monkeypatch: p
     calibration = Calibration(inputs=feeds, images=3, sha256="")
     errors = []
     for correct in (correct_biases, lambda graph, *_, **__: graph):
-        monkeypatch.setattr(onnx_tflite, "correct_biases", correct)
+        monkeypatch.setattr(source_graph, "correct_biases", correct)
         to_tflite(source, tmp_path / "graph.tflite", "int8", calibration)
         found = load_engine("tflite", tmp_path / "graph.tflite", threads=1).run(feeds[1])["conv"]
         expected = load_engine("onnxruntime", source, threads=1).run(feeds[1])["conv"]

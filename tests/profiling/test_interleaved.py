@@ -1,6 +1,6 @@
 import pytest
 
-from edgekit.profiling.interleaved import interleave, minimum_and_median
+from edgekit.profiling.interleaved import interleave
 
 
 def test_rivals_take_turns_and_the_first_run_of_a_turn_does_not_count():
@@ -15,7 +15,3 @@ def test_rivals_take_turns_and_the_first_run_of_a_turn_does_not_count():
 def test_nothing_to_measure(rounds, burst):
     with pytest.raises(ValueError, match="at least one round and one run"):
         interleave({}, rounds=rounds, burst=burst)
-
-
-def test_minimum_and_median():
-    assert minimum_and_median((3.0, 1.0, 2.0)) == (1.0, 2.0)

@@ -2,37 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
 from edgekit.sparse.program import DType, Kind, Level, Operation, Output, Program, Tensor
-
-
-@pytest.fixture(scope="session")
-def programs() -> ModuleType:
-    """``programs.py`` beside this file: random sparse programs, and inputs for them."""
-    return _beside("programs")
-
-
-@pytest.fixture(scope="session")
-def single() -> ModuleType:
-    """``single.py`` beside this file: programs of one operation."""
-    return _beside("single")
-
-
-def _beside(name: str) -> ModuleType:
-    """The module ``tests/sparse/NAME.py``, which no test imports by name: the tests are no package."""
-    specification = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="session")
