@@ -26,6 +26,7 @@ static inline Vector clamp(Vector value, Vector low, Vector high) {
 
 #include "kernels_f32.inl"
 #include "kernels_u8_avx2.inl"
+#include "kernels_shrink.inl"
 #include "kernel_table.inl"
 
 namespace edgekit {
@@ -43,6 +44,8 @@ const Kernels& avx2_kernels() {
         table.depthwise_f32 = depthwise_f32;
         table.depthwise_u8 = depthwise_u8_avx2<uint8_t>;
         table.depthwise_u8_f32 = depthwise_u8_avx2<float>;
+        table.weigh_rows = weigh_rows;
+        table.weigh_columns = weigh_columns;
         table.pack_conv_u8 = pack_conv_groups<int16_t, 2>;
         table.pack_depthwise_u8 = pack_depthwise_u8_avx2;
         return table;

@@ -32,7 +32,7 @@ Sites::Sites(const LevelShape& shape, int frame, int far)
     runs.reserve(masked ? static_cast<size_t>(rows) * ((columns + 1) / 2) : rows);
     framed.resize(sites);
     halo_columns.reserve(frame_sites());
-    active_.resize(frame_sites());
+    line_.resize(frame_columns());
 }
 
 void Sites::build(const uint8_t* mask, int mask_rows, int mask_columns) {
@@ -45,7 +45,6 @@ void Sites::build(const uint8_t* mask, int mask_rows, int mask_columns) {
     }
     const int row_factor = rows / mask_rows, column_factor = columns / mask_columns;
     runs.clear();
-    std::fill(active_.begin(), active_.end(), uint8_t{0});
     int first = 0;
     for (int row = 0; row < rows; row++) {
         row_runs[row] = static_cast<int>(runs.size());
@@ -62,38 +61,45 @@ void Sites::build(const uint8_t* mask, int mask_rows, int mask_columns) {
             runs.push_back({row, column, length, first});
             const int place = (row + border) * frame_columns() + border + column;
             for (int i = 0; i < length; i++) framed[first + i] = place + i;
-            std::memset(&active_[place], 1, length);
             first += length;
             cell = end;
         }
     }
     row_runs[rows] = static_cast<int>(runs.size());
     row_first[rows] = first;
-    find_halo();
+    find_halo(row_factor);
 }
 
-void Sites::find_halo() {
+// The runs of all rows within reach, widened by it, less what is active in the row itself.
+void Sites::find_halo(int row_factor) {
     halo_columns.clear();
     const int width = frame_columns(), height = rows + 2 * border;
+    const auto mark = [&](int row, int wider, uint8_t value) {
+        for (int run = row_runs[row]; run < row_runs[row + 1]; run++) {
+            const int from = std::max(0, runs[run].column + border - wider);
+            const int to = std::min(width, runs[run].column + border + runs[run].length + wider);
+            std::memset(&line_[from], value, std::max(0, to - from));
+        }
+    };
+    int known[3] = {-1, -1, -1};  // rows of cells that the last row came from: the next one is often the same
     for (int row = 0; row < height; row++) {
-        halo_first[row] = static_cast<int>(halo_columns.size());
+        const int from = static_cast<int>(halo_columns.size());
+        halo_first[row] = from;
         if (!border && reach == 0) continue;
-        // The runs of all rows within reach, widened by it, less what is active here. 2 marks a halo site, so that
-        // overlapping runs give it once.
-        uint8_t* line = &active_[static_cast<size_t>(row) * width];
-        const int low = std::max(0, row - border - reach), high = std::min(rows - 1, row - border + reach);
-        int left = width, right = 0;
-        for (int near = low; near <= high; near++)
-            for (int run = row_runs[near]; run < row_runs[near + 1]; run++) {
-                const int from = std::max(0, runs[run].column + border - reach);
-                const int to = std::min(width, runs[run].column + border + runs[run].length + reach);
-                for (int column = from; column < to; column++)
-                    if (!line[column]) line[column] = 2;
-                left = std::min(left, from);
-                right = std::max(right, to);
-            }
-        for (int column = left; column < right; column++)
-            if (line[column] == 2) halo_columns.push_back(column);
+        const int own = row - border, low = std::max(0, own - reach), high = std::min(rows - 1, own + reach);
+        if (low > high) continue;
+        const bool inside = own >= 0 && own < rows;
+        const int cells[3] = {low / row_factor, inside ? own / row_factor : -2, high / row_factor};
+        if (std::equal(cells, cells + 3, known)) {
+            for (int i = halo_first[row - 1]; i < from; i++) halo_columns.push_back(halo_columns[i]);
+            continue;
+        }
+        std::copy(cells, cells + 3, known);
+        std::fill(line_.begin(), line_.end(), uint8_t{0});
+        for (int near = low; near <= high; near = (near / row_factor + 1) * row_factor) mark(near, reach, 1);
+        if (inside) mark(own, 0, 0);
+        for (int column = 0; column < width; column++)
+            if (line_[column]) halo_columns.push_back(column);
     }
     halo_first[height] = static_cast<int>(halo_columns.size());
 }

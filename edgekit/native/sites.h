@@ -42,9 +42,9 @@ class Sites {
     std::vector<int> halo_first;    // [rows + 2 * border + 1]
 
   private:
-    void find_halo();
-    std::vector<uint8_t> active_;  // framed map of zeros and ones
-    std::vector<uint8_t> cells_;   // the mask, at this level or the coarsest grid that it repeats
+    void find_halo(int row_factor);
+    std::vector<uint8_t> line_;   // one framed row of zeros and ones
+    std::vector<uint8_t> cells_;  // the mask, at this level or the coarsest grid that it repeats
 };
 
 }  // namespace edgekit
