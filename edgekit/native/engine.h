@@ -98,6 +98,7 @@ class Engine {
     std::vector<Scratch> scratch_;                  // [threads]
     std::vector<float> lookup_;                     // [channels][256] pixels normalised
     std::vector<uint8_t> integer_lookup_;           // and quantised
+    bool pixels_as_they_are_ = true;                // the table of bytes changes nothing
     Job job_{};
     std::vector<double> seconds_;                   // [steps], or empty
     Team team_;

@@ -76,6 +76,8 @@ void Engine::read_pixels(const uint8_t* pixels, const float* normalised, int cou
         for (int i = 0; i < count * channels; i++) to[i] = quantise_image(normalised[i]);
     } else if (element == 4) {
         look_up(pixels, count, channels, lookup_.data(), reinterpret_cast<float*>(to));
+    } else if (pixels_as_they_are_) {
+        std::memcpy(to, pixels, static_cast<size_t>(count) * channels);
     } else {
         look_up(pixels, count, channels, integer_lookup_.data(), to);
     }
