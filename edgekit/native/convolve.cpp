@@ -138,17 +138,17 @@ void Engine::gather(const Operation& op, const WeightPlan& weights, const Map& i
 }
 
 void Engine::filter(const Operation& op, const WeightPlan& weights, const Map& input, int ring_rows, const Map& output,
-                    int from_row, int to_row) const {
+                    Span rows, Span blocks) const {
     if (plan_.layouts[op.input].element == 4)
-        filter_rows<float>(op, weights, input, ring_rows, output, from_row, to_row);
+        filter_rows<float>(op, weights, input, ring_rows, output, rows, blocks);
     else
-        filter_rows<uint8_t>(op, weights, input, ring_rows, output, from_row, to_row);
+        filter_rows<uint8_t>(op, weights, input, ring_rows, output, rows, blocks);
 }
 
-// Output rows from..to - 1 of a depthwise convolution whose input is framed, or a ring of framed rows.
+// Some output rows and blocks of channels of a depthwise convolution whose input is framed, or a ring of framed rows.
 template <class T>
 void Engine::filter_rows(const Operation& op, const WeightPlan& weights, const Map& input, int ring_rows,
-                         const Map& output, int from_row, int to_row) const {
+                         const Map& output, Span out_rows, Span blocks) const {
     constexpr bool integer = sizeof(T) == 1;
     using Kernel = std::conditional_t<integer, DepthwiseRunU8, DepthwiseRunF32>;
     const Sites &in = sites_of(op.input), &out = sites_of(op.output);
@@ -163,7 +163,8 @@ void Engine::filter_rows(const Operation& op, const WeightPlan& weights, const M
     kernel.to.low = op.low;
     kernel.to.high = op.high;
     kernel.to.zero_point = plan_.program.tensors[op.output].zero_point;
-    for (const Panel& panel : weights.panels) {
+    for (int index = blocks.from; index < blocks.to; index++) {
+        const Panel& panel = weights.panels[index];
         const T* plane = reinterpret_cast<const T*>(input.base) + panel.first_block * input.plane;
         Branch& branch = kernel.to.branches[0];
         const int channel = panel.first_block * kBlock;
@@ -176,7 +177,7 @@ void Engine::filter_rows(const Operation& op, const WeightPlan& weights, const M
             branch.bias = &weights.bias[0][channel];
         }
         uint8_t* result = output.base + (weights.first_blocks[0] + panel.first_block) * output.plane * out_element;
-        for (int r = out.row_runs[from_row]; r < out.row_runs[to_row]; r++) {
+        for (int r = out.row_runs[out_rows.from]; r < out.row_runs[out_rows.to]; r++) {
             const Run& run = out.runs[r];
             for (int y = 0; y < op.kernel_rows; y++) {
                 const int row = run.row * op.stride - op.pad_top + y + in.border;
@@ -198,20 +199,22 @@ void Engine::filter_rows(const Operation& op, const WeightPlan& weights, const M
 void Engine::surround_with_zeros(int tensor, const Map& map, int thread) const {
     const Sites& sites = sites_of(tensor);
     const Span rows = share(sites.rows + 2 * sites.border, thread, team_.size());
-    zero_halo(tensor, map, rows.from, rows.to, 0);
+    zero_halo(tensor, map, rows, 0, all_blocks(tensor));
 }
 
-// Zeros around the active sites, where windows will look, in framed rows from..to - 1.
-void Engine::zero_halo(int tensor, const Map& map, int from_row, int to_row, int ring_rows) const {
+// Zeros around the active sites, where windows will look, in some framed rows and blocks of channels.
+void Engine::zero_halo(int tensor, const Map& map, Span rows, int ring_rows, Span blocks) const {
     const Layout& layout = plan_.layouts[tensor];
     if (!layout.framed) return;
     const Sites& sites = sites_of(tensor);
     const uint8_t zero = layout.element == 1 ? zero_of(tensor) : 0;
     const size_t packed_bytes = plan_.program.tensors[tensor].channels * layout.element;
     const auto clear = [&](uint8_t* at, auto bytes) {
-        for (int block = 0; block < layout.blocks; block++, at += map.plane * layout.element) std::memset(at, zero, bytes);
+        at += blocks.from * map.plane * layout.element;
+        for (int block = blocks.from; block < blocks.to; block++, at += map.plane * layout.element)
+            std::memset(at, zero, bytes);
     };
-    for (int row = from_row; row < to_row; row++) {
+    for (int row = rows.from; row < rows.to; row++) {
         const size_t line = static_cast<size_t>(ring_rows ? row % ring_rows : row) * sites.frame_columns();
         for (int i = sites.halo_first[row]; i < sites.halo_first[row + 1]; i++) {
             const size_t site = line + sites.halo_columns[i];

@@ -50,8 +50,8 @@ void Engine::run(const uint8_t* pixels, const float* normalised, const uint8_t* 
             const bool timed = thread == 0 && !engine->seconds_.empty();
             auto start = std::chrono::steady_clock::now();
             for (size_t i = 0; i < engine->plan_.steps.size(); i++) {
+                if (engine->plan_.steps[i].waits) engine->team_.barrier(thread);
                 engine->run_step(engine->plan_.steps[i], i, thread);
-                engine->team_.barrier();
                 if (!timed) continue;
                 const auto now = std::chrono::steady_clock::now();
                 engine->seconds_[i] += std::chrono::duration<double>(now - start).count();
@@ -124,21 +124,60 @@ void Engine::run_step(const Step& step, size_t index, int thread) {
     const Sites& sites = sites_of(op.output);
     const Map input = map_of(op.input), output = map_of(op.output);
     surround_with_zeros(op.output, output, thread);
-    if (op.kind == Kind::depthwise) {
-        const Span rows = rows_of(sites, thread);
-        return filter(op, weights, input, 0, output, rows.from, rows.to);
-    }
-    // Few sites are shared out by filters, many by sites.
-    const int panels = static_cast<int>(weights.panels.size());
-    const bool by_panels = sites.count() < 32 * team_.size() && panels >= team_.size();
-    const Span part = share(by_panels ? panels : sites.count(), thread, team_.size());
+    if (op.kind == Kind::depthwise)
+        filter(op, weights, input, 0, output, rows_of(sites, thread), {0, static_cast<int>(weights.panels.size())});
+    else
+        multiply_sites(op, weights, input, output, thread);
+}
+
+// A thread's share of a convolution: few sites are shared out by filters, many by sites.
+void Engine::multiply_sites(const Operation& op, const WeightPlan& weights, const Map& input, const Map& output, int thread) {
+    const int panels = static_cast<int>(weights.panels.size()), sites = sites_of(op.output).count();
+    const bool by_panels = sites < 32 * team_.size() && panels >= team_.size();
+    const Span part = share(by_panels ? panels : sites, thread, team_.size());
     if (by_panels)
-        convolve(op, weights, input, output, 0, sites.count(), part.from, part.to, scratch_[thread].gather.data());
+        convolve(op, weights, input, output, 0, sites, part.from, part.to, scratch_[thread].gather.data());
     else
         convolve(op, weights, input, output, part.from, part.to, 0, panels, scratch_[thread].gather.data());
 }
 
+// Whether threads should share out the channels of a chain: with few rows to each, they would expand many of them twice.
+bool Engine::shared_by_channels(const Step& step) const {
+    if (!step.by_channels || team_.size() == 1) return false;
+    const WeightPlan& first = plan_.weights[step.expand >= 0 ? step.expand : step.main];
+    return static_cast<int>(first.panels.size()) >= 2 * team_.size() &&
+           sites_of(plan_.program.operations[step.main].output).count() < 96 * team_.size();
+}
+
+// All rows at once; a thread filters the channels that it has expanded itself.
+void Engine::run_chain_by_channels(const Step& step, int thread) {
+    const Program& program = plan_.program;
+    const Operation &depthwise = program.operations[step.main], &project = program.operations[step.project];
+    const Sites &in = sites_of(depthwise.input), &out = sites_of(depthwise.output);
+    const Map expanded = map_of(depthwise.input), filtered = map_of(depthwise.output), result = map_of(project.output);
+    surround_with_zeros(project.output, result, thread);
+    const WeightPlan& filters = plan_.weights[step.main];
+    Span blocks = share(static_cast<int>(filters.panels.size()), thread, team_.size());
+    if (step.expand >= 0) {
+        const Operation& expand = program.operations[step.expand];
+        const WeightPlan& weights = plan_.weights[step.expand];
+        const int panels = static_cast<int>(weights.panels.size());
+        const Span part = share(panels, thread, team_.size());
+        const auto block_at = [&](int panel) {
+            return panel < panels ? weights.panels[panel].first_block : static_cast<int>(filters.panels.size());
+        };
+        blocks = {block_at(part.from), block_at(part.to)};
+        zero_halo(depthwise.input, expanded, {0, in.rows + 2 * in.border}, 0, blocks);
+        convolve(expand, weights, map_of(expand.input), expanded, 0, in.count(), part.from, part.to,
+                 scratch_[thread].gather.data());
+    }
+    filter(depthwise, filters, expanded, 0, filtered, {0, out.rows}, blocks);
+    team_.barrier(thread);
+    multiply_sites(project, plan_.weights[step.project], filtered, result, thread);
+}
+
 void Engine::run_chain(const Step& step, size_t index, int thread) {
+    if (shared_by_channels(step)) return run_chain_by_channels(step, thread);
     const Program& program = plan_.program;
     const Operation &depthwise = program.operations[step.main], &project = program.operations[step.project];
     const Sites &in = sites_of(depthwise.input), &out = sites_of(depthwise.output);
@@ -165,7 +204,8 @@ void Engine::run_chain(const Step& step, size_t index, int thread) {
             }
             next = std::max(next, row * depthwise.stride - depthwise.pad_top);
             if (next < stop) {
-                zero_halo(depthwise.input, expanded, next + in.border, stop + in.border, step.ring_rows);
+                zero_halo(depthwise.input, expanded, {next + in.border, stop + in.border}, step.ring_rows,
+                          all_blocks(depthwise.input));
                 const int first = in.row_first[std::clamp(next, 0, in.rows)], last = in.row_first[std::clamp(stop, 0, in.rows)];
                 const WeightPlan& weights = plan_.weights[step.expand];
                 convolve(program.operations[step.expand], weights, map_of(program.operations[step.expand].input), expanded,
@@ -175,7 +215,8 @@ void Engine::run_chain(const Step& step, size_t index, int thread) {
         }
         if (from == to) continue;
         filtered.first = from;
-        filter(depthwise, plan_.weights[step.main], expanded, step.ring_rows, filtered, row, end);
+        filter(depthwise, plan_.weights[step.main], expanded, step.ring_rows, filtered, {row, end},
+               {0, static_cast<int>(plan_.weights[step.main].panels.size())});
         const WeightPlan& weights = plan_.weights[step.project];
         convolve(project, weights, filtered, result, from, to, 0, static_cast<int>(weights.panels.size()),
                  scratch.gather.data());

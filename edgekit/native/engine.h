@@ -60,20 +60,24 @@ class Engine {
 
     void run_step(const Step& step, size_t index, int thread);
     void run_chain(const Step& step, size_t index, int thread);
+    bool shared_by_channels(const Step& step) const;
+    void run_chain_by_channels(const Step& step, int thread);
+    void multiply_sites(const Operation& op, const WeightPlan& weights, const Map& input, const Map& output, int thread);
     void convolve(const Operation& op, const WeightPlan& weights, const Map& input, const Map& output, int from, int to,
                   int first_panel, int last_panel, uint8_t* gather) const;
     template <class T>
     void convolve_as(const Operation& op, const WeightPlan& weights, const Map& input, const Map& output, int from,
                      int to, int first_panel, int last_panel, uint8_t* gather) const;
     void filter(const Operation& op, const WeightPlan& weights, const Map& input, int ring_rows, const Map& output,
-                int from_row, int to_row) const;
+                Span rows, Span blocks) const;
     template <class T>
     void filter_rows(const Operation& op, const WeightPlan& weights, const Map& input, int ring_rows, const Map& output,
-                     int from_row, int to_row) const;
+                     Span rows, Span blocks) const;
     template <class T>
     void gather(const Operation& op, const WeightPlan& weights, const Map& input, int first, int count, T* to) const;
     void surround_with_zeros(int tensor, const Map& map, int thread) const;
-    void zero_halo(int tensor, const Map& map, int from_row, int to_row, int ring_rows) const;
+    void zero_halo(int tensor, const Map& map, Span rows, int ring_rows, Span blocks) const;
+    Span all_blocks(int tensor) const { return {0, plan_.layouts[tensor].blocks}; }
 
     void read_image(const Operation& op, int thread);
     void read_value(const uint8_t* pixel, const float* normalised, int channel, uint8_t* to, size_t element) const;

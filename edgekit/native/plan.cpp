@@ -7,6 +7,7 @@ namespace {
 
 constexpr size_t kChainBytes = 192 << 10;   // of the ring: it shares a cache of 512 KiB or more with the weights
 constexpr int kChainSites = 48;             // to a group: enough for full tiles
+constexpr int kChannelwiseSites = 400;       // of a level so small that threads may share out its channels
 
 bool is_window(const Operation& op) { return op.kernel_rows > 1 || op.kernel_columns > 1 || op.stride > 1; }
 
@@ -242,6 +243,7 @@ class Planner {
         step.main = depthwise;
         step.project = project;
         step.rows = rows;
+        step.by_channels = out.rows * out.columns <= kChannelwiseSites && (expand < 0 || plan_.weights[expand].branches == 1);
     }
 
     // Each tensor gets a place in one arena for as long as it is read; what is used together is close together.
@@ -261,8 +263,10 @@ class Planner {
                 }
             }
             if (step.form == Step::Form::chain) {
-                if (step.expand >= 0) inside[program().operations[step.expand].output] = true;
-                inside[program().operations[step.main].output] = true;
+                if (!step.by_channels) {
+                    if (step.expand >= 0) inside[program().operations[step.expand].output] = true;
+                    inside[program().operations[step.main].output] = true;
+                }
                 chain_scratch(step);
             }
         }
@@ -288,6 +292,39 @@ class Planner {
             plan_.layouts[t].offset = at;
             live.push_back({at, bytes, t});
             plan_.arena_bytes = std::max(plan_.arena_bytes, at + bytes);
+        }
+        find_waits(inside);
+    }
+
+    // Steps that touch nothing of one another, as the heads of several levels, need no barrier between them.
+    void find_waits(const std::vector<bool>& inside) {
+        struct Range {
+            size_t from, to;
+        };
+        std::vector<Range> read, written;  // since the last barrier
+        const auto meets = [](const std::vector<Range>& some, const std::vector<Range>& others) {
+            for (const Range& a : some)
+                for (const Range& b : others)
+                    if (a.from < b.to && b.from < a.to) return true;
+            return false;
+        };
+        for (Step& step : plan_.steps) {
+            std::vector<Range> reads, writes;
+            const auto range = [&](int t) { return Range{plan_.layouts[t].offset, plan_.layouts[t].offset + map_bytes(t)}; };
+            for (int index : {step.expand, step.main, step.project}) {
+                if (index < 0) continue;
+                const Operation& op = program().operations[index];
+                for (int t : {op.input, op.second})
+                    if (t >= 0 && !inside[t]) reads.push_back(range(t));
+                if (op.kind != Kind::output && !inside[op.output]) writes.push_back(range(op.output));
+            }
+            step.waits = meets(reads, written) || meets(writes, written) || meets(writes, read);
+            if (step.waits) {
+                read.clear();
+                written.clear();
+            }
+            read.insert(read.end(), reads.begin(), reads.end());
+            written.insert(written.end(), writes.begin(), writes.end());
         }
     }
 

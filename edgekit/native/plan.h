@@ -63,6 +63,8 @@ struct Step {
     int project = -1;
     int rows = 0;               // chain: most output rows to a group
     int ring_rows = 0;          // chain: rows of the expanded map that are kept
+    bool waits = true;          // for what other threads have written or read in the steps before
+    bool by_channels = false;   // chain: what lies between has a place in the arena, for threads that share out channels
 };
 
 struct Plan {

@@ -1,9 +1,16 @@
 #include "threads.h"
 
+#include <chrono>
+
 namespace edgekit {
 namespace {
 
-constexpr int kSpins = 4000;  // some tens of microseconds
+using Clock = std::chrono::steady_clock;
+
+// At a barrier the others are microseconds away, unless the system runs something else in their place, which it can only
+// end by getting this processor. After a frame the next one may come at once, or in a while.
+constexpr auto kBarrierSpin = std::chrono::microseconds(10);
+constexpr auto kFrameSpin = std::chrono::microseconds(100);
 
 inline void pause_processor() {
 #if defined(__x86_64__)
@@ -13,14 +20,28 @@ inline void pause_processor() {
 #endif
 }
 
+// Whether it is `done` within a while. A pause takes 1 to 140 cycles, by the processor, so time is measured by a clock.
 template <class Done>
-void spin_until(Done done) {
-    for (int spins = 0; !done(); spins++) spins < kSpins ? pause_processor() : std::this_thread::yield();
+bool spin(Clock::duration limit, Done done) {
+    const auto start = Clock::now();
+    do {
+        for (int i = 0; i < 16; i++) {
+            if (done()) return true;
+            pause_processor();
+        }
+    } while (Clock::now() - start < limit);
+    return false;
+}
+
+template <class Done>
+void wait_until(Done done) {
+    if (!done() && !spin(kBarrierSpin, done))
+        while (!done()) std::this_thread::yield();
 }
 
 }  // namespace
 
-Team::Team(int threads) : size_(threads) {
+Team::Team(int threads) : size_(threads), arrivals_(threads) {
     try {
         for (int thread = 1; thread < size_; thread++) threads_.emplace_back(&Team::serve, this, thread);
     } catch (...) {
@@ -50,28 +71,23 @@ void Team::run(void (*work)(void*, int), void* context) {
         wake_.notify_all();
     }
     work(context, 0);
-    spin_until([&] { return working_.load(std::memory_order_acquire) == 0; });
+    wait_until([&] { return working_.load(std::memory_order_acquire) == 0; });
 }
 
-void Team::barrier() {
+void Team::barrier(int thread) {
     if (size_ == 1) return;
-    const unsigned passed = passed_.load(std::memory_order_relaxed);
-    if (arrived_.fetch_add(1, std::memory_order_acq_rel) == size_ - 1) {
-        arrived_.store(0, std::memory_order_relaxed);
-        passed_.store(passed + 1, std::memory_order_release);
-    } else {
-        spin_until([&] { return passed_.load(std::memory_order_acquire) != passed; });
-    }
+    // Counts wrap, so they are compared by their difference.
+    const unsigned mine = arrivals_[thread].count.load(std::memory_order_relaxed) + 1;
+    arrivals_[thread].count.store(mine, std::memory_order_release);
+    for (int other = 0; other < size_; other++)
+        wait_until([&] { return static_cast<int>(arrivals_[other].count.load(std::memory_order_acquire) - mine) >= 0; });
 }
 
 void Team::serve(int thread) {
     unsigned seen = 0;
     while (true) {
         unsigned round = seen;
-        for (int spins = 0; spins < kSpins && round == seen; spins++) {
-            pause_processor();
-            round = round_.load(std::memory_order_acquire);
-        }
+        spin(kFrameSpin, [&] { return (round = round_.load(std::memory_order_acquire)) != seen; });
         if (round == seen) {
             std::unique_lock<std::mutex> lock(mutex_);
             wake_.wait(lock, [&] { return round_.load(std::memory_order_relaxed) != seen; });

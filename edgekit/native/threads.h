@@ -22,8 +22,8 @@ class Team {
     // Call `work(context, thread)` on every thread, the caller's as number 0, and wait for all.
     void run(void (*work)(void*, int), void* context);
 
-    // Wait until every thread of a running team is here. Free for a team of one.
-    void barrier();
+    // Wait until every thread of a running team is here; `thread` says which one calls. Free for a team of one.
+    void barrier(int thread);
 
   private:
     void serve(int thread);
@@ -34,8 +34,12 @@ class Team {
     std::atomic<bool> ended_{false};
     std::atomic<unsigned> round_{0};  // counts calls of run()
     std::atomic<int> working_{0};  // threads but the caller's that have not finished this round
-    std::atomic<int> arrived_{0};
-    std::atomic<unsigned> passed_{0};  // counts barriers
+    // Barriers that each thread has come to. Alone on its cache line: only its thread writes it, so a barrier costs one
+    // trip of a line between two processors.
+    struct alignas(64) Arrivals {
+        std::atomic<unsigned> count{0};
+    };
+    std::vector<Arrivals> arrivals_;
     std::mutex mutex_;
     std::condition_variable wake_;
     std::vector<std::thread> threads_;
