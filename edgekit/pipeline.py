@@ -157,8 +157,10 @@ def postprocess(
     voting = spec.vote_iou < 1
     least = min(score_threshold, VOTING_SCORE) if voting else score_threshold
     logits = class_logits[0][active]  # [active, C]
-    # Nearly all of them are background, whose sigmoid nobody needs.
-    rows, class_ids = np.nonzero(logits >= _logit(least))
+    # Nearly all of them are background, whose sigmoid nobody needs, and most others of classes that nothing is of.
+    found_classes = np.flatnonzero((logits >= _logit(score_threshold)).any(axis=0))
+    rows, columns = np.nonzero(logits[:, found_classes] >= _logit(least))
+    class_ids = found_classes[columns]
     anchors, scores = active[rows], sigmoid(logits[rows, class_ids])
     boxes = letterboxed.to_source(decode(spec, _anchor_boxes(spec)[anchors], box_offsets[0][anchors]))
     inside = np.flatnonzero((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))
