@@ -129,6 +129,7 @@ struct Conv {
             inputs.push_back(random_input(input_blocks * input_plane + kSlack / sizeof(In)));
         const size_t depth = static_cast<size_t>(taps) * channels;
         random_weights(depth);
+        if (kInteger && chance(3)) extreme_inputs();
         to.branch_count = integer(1, 2);
         output_sites = sites + 5;
         to.output_plane = to.residual_plane = output_sites * kBlock;
@@ -168,10 +169,28 @@ struct Conv {
             } else if (chance(3)) {
                 for (Weight& weight : weights) weight = chance(2) ? -128 : 127;
             } else if (chance(4)) {
-                std::fill(weights.begin(), weights.end(), static_cast<Weight>(-128));
+                std::fill(weights.begin(), weights.end(), static_cast<Weight>(chance(2) ? -128 : 127));
+            } else if (chance(2)) {  // sums of products of two, four or eight are just within 16 bits, or just not
+                const int size = 8 << integer(0, 3), larger = chance(2) ? 20 : 2, negative = chance(2) ? 30 : 2;
+                for (Weight& weight : weights)
+                    weight = (size + (chance(larger) ? 1 : 0)) * (chance(negative) ? -1 : 1);
+            } else if (chance(2)) {  // few large ones, as real weights have
+                for (Weight& weight : weights) weight = chance(integer(2, 8)) ? weight : weight / 8;
             }
         } else {
             weights = reals(filters * depth, 2.0f / std::sqrt(static_cast<float>(depth)));
+        }
+    }
+
+    // At every site, the inputs that make the sum of one filter the largest or smallest that there can be.
+    void extreme_inputs() {
+        for (int site = 0; site < sites; site++) {
+            const int filter = integer(0, filters - 1);
+            const bool largest = chance(2);
+            for (int tap = 0; tap < taps; tap++)
+                for (int c = 0; c < channels; c++)
+                    inputs[tap][c / kBlock * input_plane + site * kBlock + c % kBlock] =
+                        (weights[(static_cast<size_t>(filter) * taps + tap) * channels + c] > 0) == largest ? 255 : 0;
         }
     }
 
@@ -284,6 +303,9 @@ void test_convolutions(const Kernels& kernels, int repeats) {
         const int blocks = integer(1, panel);
         Conv<In, Out>(blocks, integers ? kernels.tile_u8[blocks] : kernels.tile_f32[blocks], channels, 1).test(kernels);
     }
+    for (const int channels : {16, 20, 64, 512, 1020, 1024, 1028, 2100})  // with 9 taps, some are many
+        Conv<In, Out>(1, integer(1, integers ? kernels.tile_u8[1] : kernels.tile_f32[1]), channels, chance(2) ? 1 : 9)
+            .test(kernels);
 }
 
 // ---- Depthwise convolutions.
@@ -299,7 +321,7 @@ void test_depthwise(const Kernels& kernels, int rows, int columns, int stride, i
             if (!chance(3))
                 for (Weight& value : values) value = std::max<Weight>(value, -127);
             else if (chance(2))
-                std::fill(values.begin(), values.end(), static_cast<Weight>(-128));
+                std::fill(values.begin(), values.end(), static_cast<Weight>(chance(2) ? -128 : 127));
             return values;
         } else {
             return reals(static_cast<size_t>(taps) * channels, 1.0f);
@@ -359,7 +381,7 @@ void test_depthwises(const Kernels& kernels, int repeats) {
     static const int shapes[][3] = {{3, 3, 1}, {3, 3, 2}, {1, 1, 1}, {5, 5, 1}, {5, 5, 2}, {7, 7, 1},   {2, 2, 2},
                                     {1, 3, 1}, {3, 1, 1}, {3, 3, 3}, {3, 5, 2}, {4, 4, 4}, {15, 15, 1}, {1, 15, 1}};
     for (const auto& shape : shapes)
-        for (int length = 1; length <= 9; length++)
+        for (const int length : {1, 2, 3, 4, 5, 6, 7, 8, 9, 40})
             for (int i = 0; i < repeats; i++) test_depthwise<In, Out>(kernels, shape[0], shape[1], shape[2], length);
 }
 
