@@ -34,12 +34,12 @@ Costs costs_of(const Program& program) {
         borders[in.level] = std::max(borders[in.level], border_of(program, op));
         if (op.kind == Kind::conv) {
             costs.work += sites * taps * op.filters * in.channels;
-            costs.bytes += depth * blocks_of(op.filters) * 16 * (in.type == Type::float32 ? 4 : 2);
+            costs.bytes += depth * blocks_of(op.filters) * 16 * (in.type == Type::float32 ? 4 : 2.5);
             blocks[op.output] += blocks_of(op.filters) * (op.crelu ? 2 : 1);
             gathered = std::max(gathered, depth * kTileSites * width_of(in.type));
         } else {
             costs.work += sites * taps * op.written;
-            costs.bytes += depth * 4;
+            costs.bytes += (depth + 16 * blocks[op.input]) * 4;  // one tap may take as much as two
             blocks[op.output] += blocks[op.input];
         }
     }

@@ -26,6 +26,7 @@ static inline Vector clamp(Vector value, Vector low, Vector high) {
 
 #include "kernels_f32.inl"
 #include "kernels_u8_avx2.inl"
+#include "kernels_u8_pairs.inl"
 #include "kernels_shrink.inl"
 #include "kernel_table.inl"
 
@@ -37,17 +38,18 @@ const Kernels& avx2_kernels() {
         Kernels table{};
         table.name = "avx2";
         table.panel_f32 = table.panel_u8 = 1;
-        table.tile_f32[1] = table.tile_u8[1] = 6;  // 12 sums, two weights and an input: 15 of 16 registers
+        table.tile_f32[1] = 6;  // 12 sums, two weights and an input: 15 of 16 registers
+        table.tile_u8[1] = 12;  // 12 sums, the weights of a quad, ones and a product: 15 of 16
         fill<ConvF32, 1, 6>(table.conv_f32);
-        fill<ConvU8Avx2, 1, 6>(table.conv_u8);
-        fill<ConvU8F32Avx2, 1, 6>(table.conv_u8_f32);
+        fill<ConvU8, 1, 12>(table.conv_u8);
+        fill<ConvU8F32, 1, 12>(table.conv_u8_f32);
         table.depthwise_f32 = depthwise_f32;
-        table.depthwise_u8 = depthwise_u8_avx2<uint8_t>;
-        table.depthwise_u8_f32 = depthwise_u8_avx2<float>;
+        table.depthwise_u8 = depthwise_columns<WideColumn, uint8_t>;
+        table.depthwise_u8_f32 = depthwise_columns<WideColumn, float>;
         table.weigh_rows = weigh_rows;
         table.weigh_columns = weigh_columns;
-        table.pack_conv_u8 = pack_conv_groups<int16_t, 2>;
-        table.pack_depthwise_u8 = pack_depthwise_u8_avx2;
+        table.pack_conv_u8 = pack_conv_u8_pairs;
+        table.pack_depthwise_u8 = pack_columns<WideColumn>;
         return table;
     }();
     return kernels;

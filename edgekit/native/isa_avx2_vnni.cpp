@@ -33,9 +33,14 @@ static inline __attribute__((always_inline)) void multiply_quad(__m256i (&sums)[
 
 template <int Sites, class Out>
 static void conv(const ConvTileU8& tile) {
-    __m256i sums[Sites][2];
+    auto* bias = static_cast<const int32_t*>(tile.to.branches[0].bias);
+    const __m256i bias0 = load_bytes(bias), bias1 = load_bytes(bias + 8);
+    Sums sums[Sites];
 #pragma GCC unroll 8
-    for (int i = 0; i < Sites; i++) sums[i][0] = sums[i][1] = _mm256_setzero_si256();
+    for (int i = 0; i < Sites; i++) {
+        sums[i][0] = bias0;
+        sums[i][1] = bias1;
+    }
     auto* weights = static_cast<const int8_t*>(tile.weights);
     for (int tap = 0; tap < tile.tap_count; tap++) {
         const uint8_t* input = tile.taps[tap];
@@ -48,24 +53,7 @@ static void conv(const ConvTileU8& tile) {
         }
         for (int c = 0; c < left; c += 4, weights += 64) multiply_quad(sums, input + c, weights);
     }
-    const Epilogue& to = tile.to;
-    for (int index = 0; index < to.branch_count; index++) {
-        const Branch& branch = to.branches[index];
-        auto* bias = static_cast<const __m256i_u*>(branch.bias);
-        const __m256i bias0 = _mm256_loadu_si256(bias), bias1 = _mm256_loadu_si256(bias + 1);
-        const __m256 scale0 = _mm256_loadu_ps(branch.multipliers), scale1 = _mm256_loadu_ps(branch.multipliers + 8);
-#pragma GCC unroll 8
-        for (int i = 0; i < Sites; i++) {
-            Out* row =
-                static_cast<Out*>(branch.output) + static_cast<ptrdiff_t>(to.positions ? to.positions[i] : i) * kBlock;
-            auto* residual = static_cast<const Out*>(branch.residual);
-            if (residual)
-                residual += static_cast<ptrdiff_t>(to.residual_positions ? to.residual_positions[i] : i) * kBlock;
-            const __m256 a = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_add_epi32(sums[i][0], bias0)), scale0);
-            const __m256 b = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_add_epi32(sums[i][1], bias1)), scale1);
-            finish_block<Out>(a, b, residual, to, row);
-        }
-    }
+    finish_tile<Sites, Out>(sums, tile.to);
 }
 
 template <int Sites, int Blocks>
@@ -78,14 +66,35 @@ struct ConvU8F32 {
     static void run(const ConvTileU8& tile) { conv<Sites, float>(tile); }
 };
 
+// Three taps of a depthwise convolution and a zero.
+struct QuadColumn {
+    __m256i quads[2];
+
+    static constexpr int kBytes = 4 * kBlock;
+
+    inline __attribute__((always_inline)) QuadColumn(const uint8_t* a, const uint8_t* b, const uint8_t* c) {
+        const __m256i pairs = _mm256_or_si256(load_wide(a), _mm256_slli_epi16(load_wide(b), 8)), last = load_wide(c);
+        quads[0] = _mm256_unpacklo_epi16(pairs, last);
+        quads[1] = _mm256_unpackhi_epi16(pairs, last);
+    }
+
+    inline __attribute__((always_inline)) void add_to(Sums& sums, const uint8_t* weights) const {
+        sums[0] = _mm256_dpbusd_avx_epi32(sums[0], quads[0], load_bytes(weights));
+        sums[1] = _mm256_dpbusd_avx_epi32(sums[1], quads[1], load_bytes(weights + 32));
+    }
+
+    static void pack(const int (&w)[8][3], int half, uint8_t* to) {
+        for (int c = 0; c < 8; c++)
+            for (int i = 0; i < 4; i++) to[half * 32 + c * 4 + i] = static_cast<uint8_t>(i < 3 ? w[c][i] : 0);
+    }
+};
+
 }  // namespace avx2_vnni
 
 const Kernels& avx2_vnni_kernels() {
     using namespace avx2_vnni;
     static const Kernels kernels = [] {
-        // Floats are AVX2's. So are depthwise convolutions: they are bound by the shuffles that bring taps together, of
-        // which a dot product of four needs as many.
-        Kernels table = avx2_kernels();
+        Kernels table = avx2_kernels();  // floats are AVX2's
         table.name = "avx2-vnni";
         table.panel_u8 = 1;
         for (int blocks = 0; blocks <= kMaxPanel; blocks++) {
@@ -96,6 +105,9 @@ const Kernels& avx2_vnni_kernels() {
         table.tile_u8[1] = 6;  // 12 sums, two weights and an input: 15 of 16 registers
         fill<ConvU8, 1, 6>(table.conv_u8);
         fill<ConvU8F32, 1, 6>(table.conv_u8_f32);
+        table.depthwise_u8 = depthwise_columns<QuadColumn, uint8_t>;
+        table.depthwise_u8_f32 = depthwise_columns<QuadColumn, float>;
+        table.pack_depthwise_u8 = pack_columns<QuadColumn>;
         table.pack_conv_u8 = pack_conv_groups<int8_t, 4>;
         return table;
     }();

@@ -29,6 +29,7 @@ double best_rate(Work work, double count, double seconds) {
 Peak measure_peak(const Kernels& kernels, double seconds) {
     // Ones, not zeros: whatever a processor does about zeros must not count.
     std::vector<float> input(kMaxTile * kChannels, 1.0f), weights(kMaxPanel * kBlock * kChannels, 1.0f);
+    const std::vector<int8_t> bytes(kMaxPanel * kBlock * kChannels, 1);
     std::vector<float> output(kMaxTile * kMaxPanel * kBlock), multipliers(kMaxPanel * kBlock, 1.0f);
     std::vector<int32_t> bias(kMaxPanel * kBlock, 0);
     Peak peak{};
@@ -49,7 +50,12 @@ Peak measure_peak(const Kernels& kernels, double seconds) {
         if (blocks <= kernels.panel_u8) {
             const int sites = kernels.tile_u8[blocks];
             const uint8_t* taps[1] = {reinterpret_cast<const uint8_t*>(input.data())};
-            ConvTileU8 tile{taps, static_cast<size_t>(sites) * kBlock, 1, kChannels, weights.data(), to};
+            const auto pack = [&](void* panel) {
+                return kernels.pack_conv_u8(bytes.data(), blocks * kBlock, 1, kChannels, 0, blocks, panel);
+            };
+            std::vector<float> panel(pack(nullptr) / sizeof(float));
+            pack(panel.data());
+            ConvTileU8 tile{taps, static_cast<size_t>(sites) * kBlock, 1, kChannels, panel.data(), to};
             tile.to.output_plane = tile.plane;
             tile.to.branches[0] = {bias.data(), multipliers.data(), output.data(), nullptr};
             peak.uint8 = std::max(peak.uint8, best_rate([&] { kernels.conv_u8[blocks][sites](tile); },
