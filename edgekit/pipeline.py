@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from edgekit.backends import Engine, load_engine, usable_engines
 from edgekit.boxes import nms, vote
 from edgekit.bundle import Bundle, open_bundle
-from edgekit.data.letterbox import Letterboxed, letterbox
+from edgekit.data.letterbox import Letterboxed, letterbox, normalise
 from edgekit.detections import Detections
-from edgekit.errors import MissingDependencyError, UsageError
+from edgekit.errors import EngineError, MissingDependencyError, UsageError
 from edgekit.masks.pyramid import Mask
 from edgekit.masks.sources import MaskInput, MaskSource, parse_mask_source
 from edgekit.masks.statistics import active_share
@@ -55,6 +55,17 @@ class Pipeline:
     """A detector ready to run: specification, two graphs and a source of masks."""
 
     def __init__(self, spec: DetectorSpec, omg: Engine, detector: Engine, mask_source: MaskSource) -> None:
+        """Put the parts together.
+
+        Raises:
+            EngineError: one graph takes pixels and the other normalised numbers; both are given the same picture.
+        """
+        if omg.takes_pixels != detector.takes_pixels:
+            raise EngineError(
+                "both graphs of a model must take pixels, or both normalised numbers; here the mask network takes "
+                f"{_kind_of_image(omg)} and the detector {_kind_of_image(detector)}.\n"
+                "They were not exported together; export them again with: edgekit export"
+            )
         self.spec = spec
         self.omg = omg
         self.detector = detector
@@ -118,8 +129,7 @@ class Pipeline:
         """[1, 3, H, W], pixels or normalised; a view of NHWC memory, which engines of that layout need not copy."""
         if self.detector.takes_pixels:
             return letterboxed.image.transpose(2, 0, 1)[None]
-        normalised = (letterboxed.image.astype(np.float32) - np.float32(self.spec.mean)) / np.float32(self.spec.std)
-        return normalised.transpose(2, 0, 1)[None]
+        return normalise(letterboxed.image, self.spec).transpose(2, 0, 1)[None]
 
     def objectness(self, image: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float32]:
         """Run the OMG graph on [1, 3, H, W]: probabilities [G, G] in 0..1."""
@@ -282,6 +292,10 @@ def _mask_source(mask: str | MaskSource, spec: DetectorSpec) -> MaskSource:
 @functools.lru_cache(maxsize=4)
 def _anchor_boxes(spec: DetectorSpec) -> NDArray[np.float32]:
     return anchor_boxes(spec)
+
+
+def _kind_of_image(engine: Engine) -> str:
+    return "pixels" if engine.takes_pixels else "normalised numbers"
 
 
 def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:

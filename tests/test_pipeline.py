@@ -127,6 +127,13 @@ def test_another_mask_on_the_same_engines(bundle: Path) -> None:
     assert other.classes == ("red", "blue")
 
 
+def test_both_graphs_take_the_same_picture(bundle: Path) -> None:
+    pipeline, omg, detector = counted(bundle, "omg")
+    detector.takes_pixels = True
+    with pytest.raises(EngineError, match=r"the mask network takes normalised numbers and the detector pixels\.\nThey"):
+        Pipeline(pipeline.spec, omg, detector, pipeline.mask_source)
+
+
 def test_every_engine_of_every_format_agrees(tiny: ModuleType, tmp_path: Path) -> None:
     image = tiny.picture(200, 150)
     results = []

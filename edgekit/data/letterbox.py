@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.spec import DetectorSpec
+
 PADDING_VALUE = 128
 """Grey level of the bars: ``DetectorSpec.mean``, so that they are exactly 0 after normalisation, like masked ground."""
 
@@ -66,6 +68,11 @@ def letterbox(image: NDArray[np.uint8], *, height: int, width: int) -> Letterbox
     return Letterboxed(
         image=canvas, scale=scale, left=left, top=top, source_height=source_height, source_width=source_width
     )
+
+
+def normalise(pixels: NDArray[np.uint8], spec: DetectorSpec) -> NDArray[np.float32]:
+    """Pixels, in any arrangement, as the numbers that the dense graphs of ``spec`` take."""
+    return (pixels.astype(np.float32) - np.float32(spec.mean)) / np.float32(spec.std)
 
 
 def _fit(image: NDArray[np.uint8], place: NDArray[np.uint8]) -> None:

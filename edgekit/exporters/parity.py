@@ -130,11 +130,10 @@ class _Totals:
         self._cells_differing += int((expected.mask != got.mask).sum())
         boxed = letterbox(image, height=reference.spec.height, width=reference.spec.width)
         self._add_detections(expected.detections, got.detections, sure=reference.spec.score_threshold + self._score)
-        tensor = reference.input_tensor(boxed)
         # With an empty mask there is nothing to compare; the whole picture then shows what the graph does.
         mask = expected.mask if expected.mask.any() else np.ones_like(expected.mask)
         active = anchor_mask(reference.spec, mask)
-        wanted, found = (pipeline.detect(tensor, mask) for pipeline in (reference, candidate))
+        wanted, found = (pipeline.detect(pipeline.input_tensor(boxed), mask) for pipeline in (reference, candidate))
         self._add_candidates(reference.spec, wanted, found, active)
         self._add_tensors(wanted, found, active)
 

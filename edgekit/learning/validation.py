@@ -8,7 +8,7 @@ import numpy as np
 
 from edgekit.backends.torch import load_pair
 from edgekit.data.datasets import DetectionDataset
-from edgekit.data.letterbox import letterbox
+from edgekit.data.letterbox import letterbox, normalise
 from edgekit.masks.sources import MaskInput, MaskSource, parse_mask_source
 from edgekit.masks.statistics import active_area_share, active_share
 from edgekit.metrics.detection import DetectionMetrics, evaluate_detections
@@ -62,7 +62,7 @@ def choose_mask_threshold(
     boxes_seen = 0
     for sample in dataset.samples:
         boxed = letterbox(sample.read(), height=spec.height, width=spec.width)
-        image = ((boxed.image.astype(np.float32) - np.float32(spec.mean)) / np.float32(spec.std)).transpose(2, 0, 1)
+        image = normalise(boxed.image, spec).transpose(2, 0, 1)
         logits = omg.run({"image": np.ascontiguousarray(image[None])})["objectness"][0, 0]
         probability = 1 / (1 + np.exp(-logits))
         boxes = boxed.to_input(sample.boxes_xyxy[~sample.ignore])

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.backends import Engine, engine_problem, load_engine
+from edgekit.data.letterbox import normalise
 from edgekit.exporters import SUFFIXES, converter
 from edgekit.exporters.calibration import MIN_IMAGES, Calibration, calibration_inputs
 from edgekit.exporters.conversion import Precision
@@ -47,7 +48,7 @@ class Rival:
         """From a letterboxed picture [H, W, 3] to raw heads; what the engine does not normalise itself is included."""
         image: NDArray[np.uint8] | NDArray[np.float32] = picture
         if not self.loaded.takes_pixels:
-            image = (picture.astype(np.float32) - np.float32(self.spec.mean)) / np.float32(self.spec.std)
+            image = normalise(picture, self.spec)
         self.loaded.run({"image": image.transpose(2, 0, 1)[None], "mask": mask[None, None].astype(np.float32)})
 
 

@@ -54,6 +54,24 @@ def test_a_pipeline_equals_itself(pipeline: Pipeline, tiny: ModuleType) -> None:
     assert all(tensor.cosine == pytest.approx(1) and tensor.max_abs == 0 for tensor in parity.tensors.values())
 
 
+class Pixels(Shifted):
+    """An engine that normalises pixels itself, and takes nothing else."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine)
+        self.takes_pixels = True
+
+    def run(self, inputs: Tensors) -> Tensors:
+        assert inputs["image"].dtype == np.uint8
+        return super().run({**inputs, "image": (inputs["image"].astype(np.float32) - 128) / 128})
+
+
+def test_each_side_gets_the_picture_as_it_wants_it(pipeline: Pipeline, tiny: ModuleType) -> None:
+    candidate = Pipeline(pipeline.spec, Pixels(pipeline.omg), Pixels(pipeline.detector), omg)
+    for one, other in ((pipeline, candidate), (candidate, pipeline)):
+        assert compare(one, other, tiny).tensors["class_logits"].max_abs == 0
+
+
 def test_a_shift_of_boxes_shows_in_pixels(pipeline: Pipeline, tiny: ModuleType) -> None:
     parity = compare(pipeline, shifted(pipeline, box_offsets=0.5), tiny)
     # 0.5 x variance 0.1 x anchor 16 px = 0.8 px of the centre, and a size e^(0.5 x 0.2) times as large.
