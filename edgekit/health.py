@@ -110,7 +110,7 @@ def _check_bundle(name: str, path: Path) -> Finding:
     from edgekit.profiling.probe import in_a_process
 
     try:
-        engines = open_bundle(path).manifest.engines
+        engines = open_bundle(path).manifest.choices
     except EdgekitError as error:
         return Finding(check=name, status="fail", text=str(error), fix=REINSTALL)
     trials = {engine: in_a_process(verify_on, str(path), engine) for engine in engines}
@@ -175,9 +175,11 @@ def check_kernels(_root: Path) -> list[Finding]:
 
 
 def _install(engine: str) -> str:
+    from edgekit.backends import host_engine
     from edgekit.backends.boundary import ENGINE_EXTRAS
 
-    return f'pip install "edgekit-vision[{ENGINE_EXTRAS[engine]}]"' if engine in ENGINE_EXTRAS else REINSTALL
+    host = host_engine(engine)
+    return f'pip install "edgekit-vision[{ENGINE_EXTRAS[host]}]"' if host in ENGINE_EXTRAS else REINSTALL
 
 
 def _reinstall(engine: str) -> str:

@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.backends import Engine, load_engine, usable_engines
+from edgekit.backends import Engine
+from edgekit.backends.of_bundle import load_best, load_graphs
 from edgekit.boxes import nms, vote
 from edgekit.bundle import Bundle, open_bundle
 from edgekit.data.letterbox import Letterboxed, letterbox, normalise
@@ -199,7 +200,7 @@ def open_pipeline(
 
     Args:
         path_or_name: what to open; ``default`` is the detector that edgekit ships.
-        engine: ``auto`` takes the first of the bundle's engines that is installed; checkpoints run on ``torch``.
+        engine: ``auto`` is the best that works here (``edgekit.backends.of_bundle``); checkpoints run on ``torch``.
         mask: a mask source, or its text (``edgekit.masks.sources``).
         threads: CPU threads; ``None`` is what the bundle was made for.
 
@@ -221,12 +222,8 @@ def pipeline_of(
     """The pipeline of an open bundle; arguments and errors as :func:`open_pipeline`."""
     manifest = bundle.manifest
     source = _mask_source(mask, manifest.spec)
-    name = _choose_engine(bundle, engine)
-    options = {**manifest.engine_options.get(name, {}), "precision": manifest.precision}
-    omg, detector = (
-        load_engine(name, bundle.graph(graph), threads=threads or manifest.threads, options=options)
-        for graph in ("omg", "detector")
-    )
+    load = load_best if engine == "auto" else functools.partial(load_graphs, engine=engine)
+    omg, detector = load(bundle, threads=threads or manifest.threads)
     return Pipeline(manifest.spec, omg, detector, source)
 
 
@@ -270,19 +267,6 @@ def _open_checkpoint(path: Path, engine: str, mask: str | MaskSource, threads: i
     checkpoint = load_checkpoint(path)
     omg, detector = load_pair(checkpoint.model, threads=threads)
     return Pipeline(checkpoint.spec, omg, detector, _mask_source(mask, checkpoint.spec))
-
-
-def _choose_engine(bundle: Bundle, engine: str) -> str:
-    """The engine to load ``bundle`` into."""
-    names = bundle.manifest.engines
-    if engine != "auto":
-        if engine not in names:
-            raise UsageError(
-                f"the bundle {bundle.manifest.name!r} has {bundle.manifest.graph_format} graphs, which {engine!r} does "
-                f"not run; its engines are: {', '.join(names)}"
-            )
-        return engine
-    return next(usable_engines(names))
 
 
 def _mask_source(mask: str | MaskSource, spec: DetectorSpec) -> MaskSource:

@@ -26,8 +26,9 @@ MAX_FRAMES = 32
 @click.command(cls=Program)
 @click.argument("model", metavar="BUNDLE|CHECKPOINT|default", default="default")
 @click.option(
-    "--engine", default="all", show_default=True, help="native, tflite, openvino, onnxruntime, torch, or all present."
-)
+    "--engine", default="all", show_default=True,
+    help="native, tflite, openvino, onnxruntime, tflite-sparse and so on, torch, or all present.",
+)  # fmt: skip
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="CPU threads.")
 @click.option("--mask", default="omg", show_default=True, help="omg, off, truth, FILE.json, a+b or a&b.")
 @click.option(

@@ -43,8 +43,9 @@ LIVE_FPS = 15.0
 @click.option("--camera", type=click.IntRange(min=0), metavar="N", help="Camera index; the same as --source N.")
 @click.option("--loop", is_flag=True, help="Start again at the end of a video, folder or the demo.")
 @click.option(
-    "--engine", default="auto", show_default=True, help="auto, native, tflite, openvino, onnxruntime or torch."
-)
+    "--engine", default="auto", show_default=True,
+    help="auto, native, tflite, openvino, onnxruntime, tflite-sparse and so on, or torch.",
+)  # fmt: skip
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: as the bundle says]")
 @click.option("--mask", default="omg", show_default=True, help="Where to look: omg, off, FILE.json, a+b, a&b.")
 @click.option(

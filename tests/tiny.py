@@ -6,6 +6,7 @@ objects; red ones are class 0, blue ones class 1. The box is the anchor, moved b
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from edgekit.bundle import BundleWriter
 from edgekit.bundle.golden import write_golden
 from edgekit.bundle.manifest import GRAPH_FORMATS
 from edgekit.exporters import converter
+from edgekit.exporters.sparse_region import to_region
 from edgekit.masks.sources import omg
 from edgekit.spec import AnchorLevel, DetectorSpec
 
@@ -138,21 +140,45 @@ def write_bundle(
     *,
     zipped: bool = False,
     image: NDArray[np.uint8] | None = None,
+    programs: bool = False,
+    break_even: dict[str, Any] | None = None,
     **changes: Any,
 ) -> Path:
-    """A bundle of the tiny graphs with what they make of ``image``; ``changes`` replace manifest fields."""
+    """A bundle of the tiny graphs with what they make of ``image``; ``changes`` replace manifest fields.
+
+    With ``programs`` it has sparse programs beside the dense graphs, and their ``break_even``.
+    """
+    image = picture() if image is None else image
+    with BundleWriter(path, zipped=zipped) as writer:
+        files = graphs(writer.folder, graph_format)
+        pipeline = _pipeline(GRAPH_FORMATS[graph_format][1][0], writer, files)
+        sections: dict[str, Any] = {"golden": write_golden(writer, pipeline, image, precision="fp32")}
+        if programs:
+            sections["sparse"] = {**_sparse_part(writer, graph_format, image), "break_even": break_even}
+        writer.finish(manifest(graph_format, **{**sections, **changes}))
+    return path
+
+
+def _sparse_part(writer: BundleWriter, graph_format: str, image: NDArray[np.uint8]) -> dict[str, Any]:
+    """Write programs, graphs around them and what they make of ``image``; the manifest's section but for break_even."""
+    with tempfile.TemporaryDirectory() as folder:
+        programs = graphs(Path(folder), "sparse")
+        regions = {name: f"{file}{GRAPH_FORMATS[graph_format][0]}" for name, file in programs.items()}
+        for name, file in programs.items():
+            writer.add_file(file, Path(folder) / file)
+            to_region(writer.path(file), writer.path(regions[name]), pixels=True)
+    golden = write_golden(
+        writer, _pipeline("native", writer, programs), image, precision="fp32", output="golden_output_sparse.json"
+    )
+    return {"programs": programs, "regions": regions, "golden": golden, "parity": {}, "accuracy": None}
+
+
+def _pipeline(engine: str, writer: BundleWriter, files: dict[str, str]) -> Any:
     from edgekit.backends import load_engine
     from edgekit.pipeline import Pipeline
 
-    engine = GRAPH_FORMATS[graph_format][1][0]
-    with BundleWriter(path, zipped=zipped) as writer:
-        files = graphs(writer.folder, graph_format)
-        omg_graph, detector = (load_engine(engine, writer.path(files[name]), threads=1) for name in ("omg", "detector"))
-        golden = write_golden(
-            writer, Pipeline(SPEC, omg_graph, detector, omg), picture() if image is None else image, precision="fp32"
-        )
-        writer.finish(manifest(graph_format, **{"golden": golden, **changes}))
-    return path
+    omg_graph, detector = (load_engine(engine, writer.path(files[name]), threads=1) for name in ("omg", "detector"))
+    return Pipeline(SPEC, omg_graph, detector, omg)
 
 
 def _node(kind: str, inputs: list[str], output: str, **attributes: Any) -> Any:

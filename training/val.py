@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     help="A VOCdevkit year, images/ with annotations/instances_{train,val}.json, or one instances.json.",
 )
 @click.option("--split", default="val", show_default=True, help="Which part of the data.")
-@click.option("--engine", default="auto", show_default=True, help="native, tflite, openvino, onnxruntime, or torch.")
+@click.option(
+    "--engine", default="auto", show_default=True,
+    help="native, tflite, openvino, onnxruntime, tflite-sparse and so on, or torch.",
+)  # fmt: skip
 @click.option("--mask", default="omg", show_default=True, help="omg, off, truth, FILE.json, a+b or a&b.")
 @click.option(
     "--mask-every", type=click.IntRange(min=1), default=1, show_default=True, metavar="N",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import logging
+import types
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -52,12 +53,15 @@ ENGINES = {
 }
 """Engine name -> (module, suffix of the graph files made for it). The module has ``load`` and ``require``."""
 
+REGION = "-sparse"
+"""``tflite-sparse`` is the engine ``tflite`` on a graph that holds a sparse program (``edgekit.backends.adapters``)."""
+
 
 def load_engine(name: str, graph: Path, *, threads: int, options: Mapping[str, Any] | None = None) -> Engine:
     """Load ``graph`` into the engine called ``name``.
 
     Args:
-        name: one of :data:`ENGINES`.
+        name: one of :data:`ENGINES`; or with :data:`REGION`, which the graph says itself.
         graph: the graph file, of a suffix that the engine reads.
         threads: CPU threads, at least 1.
         options: the engine's own settings, from a bundle's ``engine_options[name]``, and ``precision`` (``fp32``,
@@ -68,7 +72,7 @@ def load_engine(name: str, graph: Path, *, threads: int, options: Mapping[str, A
         MissingDependencyError: the engine is not installed.
         EngineError: the engine refuses the file or an option.
     """
-    module = importlib.import_module(_module(name))
+    module = _module(name)
     engine: Engine = module.load(graph, threads=threads, options=options or {})
     return engine
 
@@ -80,7 +84,12 @@ def engine_problem(name: str) -> MissingDependencyError | EngineError | None:
         UsageError: no such engine.
     """
     try:
-        importlib.import_module(_module(name)).require()
+        _module(name).require()
+        if name.endswith(REGION):
+            from edgekit.backends.adapters import ADAPTERS
+            from edgekit.sparse.library import open_library
+
+            open_library(ADAPTERS[host_engine(name)])
     except (MissingDependencyError, EngineError) as problem:
         return problem
     return None
@@ -105,9 +114,14 @@ def usable_engines(names: Sequence[str]) -> Iterator[str]:
         raise problems[0]
 
 
-def _module(name: str) -> str:
-    if name not in ENGINES:
+def host_engine(name: str) -> str:
+    """The engine that must be installed for ``name``: ``tflite`` for ``tflite-sparse``."""
+    return name if name == f"native{REGION}" else name.removesuffix(REGION)
+
+
+def _module(name: str) -> types.ModuleType:
+    if host_engine(name) not in ENGINES:
         near = difflib.get_close_matches(name, ENGINES, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise UsageError(f"no engine is called {name!r}{hint} There are: {', '.join(ENGINES)}")
-    return ENGINES[name][0]
+    return importlib.import_module(ENGINES[host_engine(name)][0])

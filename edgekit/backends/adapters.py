@@ -59,6 +59,11 @@ def adapter(engine: str, graph: Path, content: Path | None = None) -> Path:
     return path
 
 
+def full_name(engine: str, graph: Path) -> str:
+    """``engine``, a name with version and device, for :attr:`Engine.name`: it says so where ``graph`` has a region."""
+    return f"{engine}, sparse" if holds_region(graph) else engine
+
+
 def nchw(shape: tuple[int, ...]) -> tuple[int, ...]:
     """The protocol's order of the sizes [N, H, W, C]."""
     return shape[0], shape[3], shape[1], shape[2]
@@ -81,7 +86,7 @@ def pixels(image: NDArray[Any]) -> NDArray[np.uint8]:
 def _refusal(engine: str, graph: Path, reason: str) -> EngineError:
     return EngineError(
         f"{engine} could not load {graph.name}: {reason}\n"
-        f"The dense graph of the same bundle, {_dense_name(graph)}, runs without it."
+        f"The dense graph of the same bundle, {_dense_name(graph)}, runs without it: --engine {engine}"
     )
 
 

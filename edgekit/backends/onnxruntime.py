@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.backends import Engine, Tensors
-from edgekit.backends.adapters import adapter, holds_region, nchw, pixels
+from edgekit.backends.adapters import adapter, full_name, holds_region, nchw, pixels
 from edgekit.backends.boundary import LOADING, RUNNING, absent, broken_install, check_finite, check_inputs, translated
 from edgekit.errors import EngineError
 
@@ -114,7 +114,8 @@ class OnnxRuntimeEngine:
         self._graph = graph.name
         self._session = self._open(module, graph, threads, _present(module, providers))
         self.provider: str = self._session.get_providers()[0]
-        self.name = f"onnxruntime {module.__version__} {self.provider.removesuffix('ExecutionProvider')}"
+        device = self.provider.removesuffix("ExecutionProvider")
+        self.name = full_name(f"onnxruntime {module.__version__} {device}", graph)
         inputs = {item.name: item for item in self._session.get_inputs()}
         self._shapes = {name: tuple(item.shape) for name, item in inputs.items()}
         if "image" in inputs and inputs["image"].type == "tensor(uint8)":

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.backends import Engine, Tensors
-from edgekit.backends.adapters import adapter, holds_region, nchw, pixels
+from edgekit.backends.adapters import adapter, full_name, holds_region, nchw, pixels
 from edgekit.backends.boundary import LOADING, RUNNING, absent, broken_install, check_finite, check_inputs, translated
 from edgekit.errors import EngineError
 
@@ -105,7 +105,7 @@ class OpenVinoEngine:
         if "image" in self._inputs and self._inputs["image"].dtype == np.uint8:
             self.takes_pixels = True
             self._shapes["image"] = nchw(self._shapes["image"])
-        self.name = f"openvino {module.__version__.split('-')[0]} CPU"
+        self.name = full_name(f"openvino {module.__version__.split('-')[0]} CPU", graph)
 
     def run(self, inputs: Tensors) -> Tensors:
         """Run the graph once."""

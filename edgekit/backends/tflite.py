@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.backends import Engine, Tensors
-from edgekit.backends.adapters import adapter, holds_region, nchw, pixels
+from edgekit.backends.adapters import adapter, full_name, holds_region, nchw, pixels
 from edgekit.backends.boundary import LOADING, RUNNING, absent, check_finite, check_inputs, translated
 from edgekit.errors import EngineError
 
@@ -133,7 +133,7 @@ class TfliteEngine:
                 model_path=str(graph), num_threads=threads, experimental_delegates=delegates
             )
             self._interpreter.allocate_tensors()
-        self.name = f"tflite ({self._version}) CPU"
+        self.name = full_name(f"tflite ({self._version}) CPU", graph)
         with translated(self._version, self._graph, LOADING, ERRORS):
             self._inputs, self._outputs = _ports(self._interpreter)
         if "image" in self._inputs and self._inputs["image"].is_pixels:

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import IO
 
 from edgekit.bundle.fields import parse_json
-from edgekit.bundle.manifest import MAX_FILES, NAME, FileEntry, read_manifest
+from edgekit.bundle.listed import FileEntry
+from edgekit.bundle.manifest import MAX_FILES, NAME, read_manifest
 from edgekit.bundle.paths import check_distinct, check_path
 from edgekit.errors import BundleIntegrityError, BundlePathError, StorageError
 

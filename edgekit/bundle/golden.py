@@ -9,7 +9,7 @@ G mask grid, A anchors, C classes, K candidates.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ from edgekit.bundle.golden_files import (
     read_picture,
     read_recording,
 )
-from edgekit.bundle.manifest import Tolerance
+from edgekit.bundle.listed import Tolerance
 from edgekit.bundle.reading import Bundle, open_bundle
 from edgekit.bundle.writing import BundleWriter
 from edgekit.data.letterbox import letterbox
@@ -62,6 +62,9 @@ class EngineCheck:
     detail: str
     """The engine with its version, or why it did not run."""
 
+    tolerance: Tolerance
+    """What it may differ by."""
+
     objectness: float = 0.0
     """Largest difference of a cell's objectness."""
 
@@ -84,6 +87,8 @@ class VerifyReport:
 
     name: str
     tolerance: Tolerance
+    """Of the dense graphs, or of all where the bundle has one kind."""
+
     detections: int
     """How many detections over the threshold were recorded."""
 
@@ -124,9 +129,9 @@ class _Run:
 
 
 def write_golden(
-    writer: BundleWriter, pipeline: Pipeline, image_rgb: NDArray[np.uint8], *, precision: str
+    writer: BundleWriter, pipeline: Pipeline, image_rgb: NDArray[np.uint8], *, precision: str, output: str = OUTPUT
 ) -> dict[str, Any]:
-    """Record what ``pipeline`` makes of ``image_rgb`` [h, w, 3], and return the manifest's ``golden`` section.
+    """Record what ``pipeline`` makes of ``image_rgb`` [h, w, 3] as the file ``output``; return a section ``golden``.
 
     Use the pipeline of the exported graphs on this machine, not the float model: the test is whether another machine
     runs these graphs in the same way. Choose a picture with objects of several sizes.
@@ -147,12 +152,12 @@ def write_golden(
         detections=run.detections,
     )
     writer.add_bytes(INPUT, encode_picture(picture))
-    writer.add_bytes(OUTPUT, encode_recording(recording))
-    return {"input": INPUT, "output": OUTPUT, "tolerance": asdict(TOLERANCES[precision])}
+    writer.add_bytes(output, encode_recording(recording))
+    return {"input": INPUT, "output": output, "tolerance": asdict(TOLERANCES[precision])}
 
 
 def verify_bundle(path: str | Path, engine: str | None = None, *, threads: int = 1) -> VerifyReport:
-    """Run the golden input through ``engine``, or through every engine of the bundle that is installed.
+    """Run the golden input through ``engine``, or through every one that is installed and has graphs in the bundle.
 
     Raises:
         BundleError: the bundle or its golden files are malformed.
@@ -162,13 +167,13 @@ def verify_bundle(path: str | Path, engine: str | None = None, *, threads: int =
         UsageError: the bundle does not run on ``engine``.
     """
     bundle = open_bundle(path)
-    picture, recording = read_picture(bundle), read_recording(bundle)
+    recording = read_recording(bundle, bundle.manifest.golden)
     if engine is not None:
-        checks = [_check(bundle, engine, picture, recording, threads)]
+        checks = [_check(bundle, engine, threads)]
     else:
-        checks = [_try(bundle, name, picture, recording, threads) for name in bundle.manifest.engines]
+        checks = [_try(bundle, name, threads) for name in bundle.manifest.choices]
         if all(check.status == "not installed" for check in checks):
-            _check(bundle, bundle.manifest.engines[0], picture, recording, threads)  # raises what is missing
+            _check(bundle, bundle.manifest.engines[0], threads)  # raises what is missing
     recorded = recording.detections.scores >= bundle.manifest.spec.score_threshold
     return VerifyReport(
         name=bundle.manifest.name,
@@ -178,26 +183,29 @@ def verify_bundle(path: str | Path, engine: str | None = None, *, threads: int =
     )
 
 
-def _try(bundle: Bundle, engine: str, picture: NDArray[np.uint8], recording: Recording, threads: int) -> EngineCheck:
+def _try(bundle: Bundle, engine: str, threads: int) -> EngineCheck:
+    limits = bundle.manifest.golden_of(engine).tolerance
     try:
-        return _check(bundle, engine, picture, recording, threads)
+        return _check(bundle, engine, threads)
     except MissingDependencyError as error:
-        return EngineCheck(engine=engine, status="not installed", detail=str(error))
+        return EngineCheck(engine=engine, status="not installed", detail=str(error), tolerance=limits)
     except (EngineError, SparseProgramError) as error:
-        return EngineCheck(engine=engine, status="error", detail=str(error))
+        return EngineCheck(engine=engine, status="error", detail=str(error), tolerance=limits)
 
 
-def _check(bundle: Bundle, engine: str, picture: NDArray[np.uint8], recording: Recording, threads: int) -> EngineCheck:
+def _check(bundle: Bundle, engine: str, threads: int) -> EngineCheck:
     from edgekit.pipeline import pipeline_of
 
     pipeline = pipeline_of(bundle, engine=engine, threads=threads)
-    run = _run(pipeline, picture, recording.mask)
-    limits = bundle.manifest.golden.tolerance
+    golden = bundle.manifest.golden_of(engine)
+    recording, limits = read_recording(bundle, golden), golden.tolerance
+    run = _run(pipeline, read_picture(bundle, golden), recording.mask)
     sure = bundle.manifest.spec.score_threshold + limits.score
     check = EngineCheck(
         engine=engine,
         status="passed",
         detail=pipeline.engine_name,
+        tolerance=limits,
         objectness=_largest(run.objectness - recording.objectness),
         mask_cells=int(np.count_nonzero(run.mask != recording.mask)),
         score=_largest(run.scores[recording.anchors, recording.class_ids] - recording.scores),
@@ -205,7 +213,7 @@ def _check(bundle: Bundle, engine: str, picture: NDArray[np.uint8], recording: R
         unmatched=_unmatched(recording.detections, run.detections, sure)
         + _unmatched(run.detections, recording.detections, sure),
     )
-    return check if _within(check, limits) else EngineCheck(**{**asdict(check), "status": "failed"})
+    return check if _within(check, limits) else replace(check, status="failed")
 
 
 def _run(pipeline: Pipeline, picture: NDArray[np.uint8], mask: Mask | None) -> _Run:

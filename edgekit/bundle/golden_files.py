@@ -1,9 +1,10 @@
-"""The two golden files of a bundle: a PNG of the letterboxed input, and what the model made of it.
+"""The golden files of a bundle: a PNG of the letterboxed input, and what the model made of it.
 
 ``golden_output.json`` has ``objectness``, G rows of G probabilities; ``mask``, G strings of 0 and 1; ``candidates``,
 the K best (anchor, class) pairs with ``anchors``, ``class_ids``, ``scores`` and ``boxes_xyxy``; and ``detections``
 with ``boxes_xyxy``, ``scores`` and ``class_ids``, down to half the score threshold, so that a score that moves across
-the threshold finds its partner. Boxes are in input pixels.
+the threshold finds its partner. Boxes are in input pixels. ``golden_output_sparse.json`` is the same of the sparse
+programs, where a bundle has them beside dense graphs.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.bundle.fields import Fields, number, parse_json
+from edgekit.bundle.listed import Golden
 from edgekit.bundle.reading import Bundle
 from edgekit.detections import Detections
 from edgekit.errors import BundleError, BundleIntegrityError
 from edgekit.masks.pyramid import Mask
 
-INPUT, OUTPUT = "golden_input.png", "golden_output.json"
+INPUT, OUTPUT, SPARSE_OUTPUT = "golden_input.png", "golden_output.json", "golden_output_sparse.json"
 
 FAR = 1e6
 """Boxes of candidates are not clipped to the picture; this bounds them."""
@@ -63,11 +65,11 @@ def encode_picture(picture: NDArray[np.uint8]) -> bytes:
     return png.tobytes()
 
 
-def read_picture(bundle: Bundle) -> NDArray[np.uint8]:
+def read_picture(bundle: Bundle, golden: Golden) -> NDArray[np.uint8]:
     """The golden input [H, W, 3] RGB; raises :class:`BundleIntegrityError` if it is no PNG of the input's size."""
     import cv2
 
-    spec, name = bundle.manifest.spec, bundle.manifest.golden.input
+    spec, name = bundle.manifest.spec, golden.input
     data = bundle.file(name).read_bytes()
     # The size is checked in the header: decoding first would let a small file ask for gigabytes.
     size = struct.unpack(">II", data[16:24]) if data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) >= 24 else None
@@ -101,9 +103,9 @@ def encode_recording(recording: Recording) -> bytes:
     return json.dumps(document).encode()
 
 
-def read_recording(bundle: Bundle) -> Recording:
+def read_recording(bundle: Bundle, golden: Golden) -> Recording:
     """The golden output; raises :class:`BundleError` naming the field that is wrong."""
-    name, spec = bundle.manifest.golden.output, bundle.manifest.spec
+    name, spec = golden.output, bundle.manifest.spec
     root = Fields(parse_json(bundle.file(name).read_bytes(), name), name)
     grid = spec.mask_grid
     rows = root.texts("mask", most=grid)

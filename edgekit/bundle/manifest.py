@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from edgekit.bundle.fields import Fields, number, short
+from edgekit.bundle.listed import GRAPHS, FileEntry, Golden, read_golden, read_graphs
 from edgekit.bundle.paths import check_distinct, check_path
-from edgekit.errors import BundleError, BundleIntegrityError
+from edgekit.bundle.sparse_part import NATIVE, REGION_ENGINES, SparsePart, program_precision, read_sparse_part
+from edgekit.errors import BundleError
 from edgekit.masks.pyramid import mask_at
 from edgekit.spec import DetectorSpec
 
@@ -27,7 +29,6 @@ GRAPH_FORMATS = {
 }
 """Graph format -> (suffix of its files, engines that run it)."""
 
-GRAPHS = ("omg", "detector")
 PRECISIONS = ("fp32", "fp16", "int8")
 
 MAX_FILES = 64
@@ -60,42 +61,9 @@ _KEYS = (
     "tool_versions",
     "files",
 )
-_OPTIONAL_KEYS = ("layers",)
-"""``layers``: MACs and parameters of each layer, as ``edgekit.metrics.macs`` writes them."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FileEntry:
-    """What a file must be."""
-
-    sha256: str
-    bytes: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tolerance:
-    """How far a run of the golden input may be from the recorded one."""
-
-    objectness: float
-    """Largest difference of a cell's objectness (0..1)."""
-
-    mask_cells: int
-    """How many cells of the mask may differ."""
-
-    score: float
-    """Largest difference of a score (0..1)."""
-
-    box_px: float
-    """Largest difference of a box side, in input pixels."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Golden:
-    """The self-test: a letterboxed input, what it gave when the bundle was made, and how close is close enough."""
-
-    input: str
-    output: str
-    tolerance: Tolerance
+_OPTIONAL_KEYS = ("layers", "sparse")
+"""``layers``: MACs and parameters of each layer, as ``edgekit.metrics.macs`` writes them. ``sparse``: sparse programs
+beside dense graphs (``edgekit.bundle.sparse_part``)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +104,30 @@ class Manifest:
     document: Mapping[str, Any]
     """The JSON as it was read, with the fields that only people look at."""
 
+    sparse: SparsePart | None = None
+    """Sparse programs beside the dense graphs."""
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """What ``--engine`` takes for this bundle, best first."""
+        if self.sparse is None:
+            return self.engines
+        return (NATIVE, *self.engines, REGION_ENGINES[self.graph_format])
+
+    def graphs_of(self, engine: str) -> Mapping[str, str]:
+        """``omg`` and ``detector`` -> path of the file that ``engine``, one of the choices, runs."""
+        if self.sparse is None or engine in self.engines:
+            return self.graphs
+        return self.sparse.programs if engine == NATIVE else self.sparse.regions
+
+    def precision_of(self, engine: str) -> str:
+        """Precision of what ``engine``, one of the choices, runs."""
+        return self.precision if engine in self.engines else program_precision(self.precision)
+
+    def golden_of(self, engine: str) -> Golden:
+        """What ``engine``, one of the choices, must make of the golden input."""
+        return self.golden if self.sparse is None or engine in self.engines else self.sparse.golden
+
 
 def read_manifest(document: object, where: str = NAME) -> Manifest:
     """Check a parsed ``bundle.json``.
@@ -155,6 +147,8 @@ def read_manifest(document: object, where: str = NAME) -> Manifest:
     root = Fields(document, where, (*_KEYS, *_OPTIONAL_KEYS))
     root.choice("task", ("detection",))
     graph_format = root.choice("graph_format", GRAPH_FORMATS)
+    suffix = GRAPH_FORMATS[graph_format][0]
+    engines = _engines(root, graph_format)
     files = _files(root.child("files"))
     _check_remarks(root)
     return Manifest(
@@ -163,15 +157,18 @@ def read_manifest(document: object, where: str = NAME) -> Manifest:
         target=None if root.get("target") is None else root.text("target"),
         graph_format=graph_format,
         precision=root.choice("precision", PRECISIONS),
-        engines=_engines(root, graph_format),
+        engines=engines,
         threads=root.integer("threads", 1, 1024),
-        graphs=_graphs(root.child("graphs", GRAPHS), graph_format, files),
+        graphs=read_graphs(root.child("graphs", GRAPHS), suffix, files),
         engine_options=_engine_options(root.child("engine_options")),
-        golden=_golden(root.child("golden", ("input", "output", "tolerance")), files),
+        golden=read_golden(root.child("golden", Golden.__dataclass_fields__), files),
         macs=_macs(root.child("macs")),
         parameters=root.integer("parameters", 0, 10**12),
         files=files,
         document=root.value,
+        sparse=read_sparse_part(root, graph_format=graph_format, suffix=suffix, engines=engines, files=files)
+        if "sparse" in root.value
+        else None,
     )
 
 
@@ -252,43 +249,10 @@ def _engine_options(fields: Fields) -> dict[str, dict[str, Any]]:
     return {name: fields.mapping(name) for name in fields.value}
 
 
-def _graphs(fields: Fields, graph_format: str, files: Mapping[str, FileEntry]) -> dict[str, str]:
-    suffix = GRAPH_FORMATS[graph_format][0]
-    graphs = {name: _listed(fields, name, files) for name in GRAPHS}
-    for name, path in graphs.items():
-        if not path.endswith(suffix):
-            raise BundleError(f"{fields.path(name)} must end in {suffix}, got {short(path)}")
-        weights = path.removesuffix(".xml") + ".bin"
-        if suffix == ".xml" and weights not in files:
-            raise BundleIntegrityError(f"{fields.path(name)}: its weights {weights!r} are not listed in files")
-    return graphs
-
-
-def _golden(fields: Fields, files: Mapping[str, FileEntry]) -> Golden:
-    limits = fields.child("tolerance", Tolerance.__dataclass_fields__)
-    return Golden(
-        input=_listed(fields, "input", files),
-        output=_listed(fields, "output", files),
-        tolerance=Tolerance(
-            objectness=limits.number("objectness", 0, 1),
-            mask_cells=limits.integer("mask_cells", 0, 1024 * 1024),
-            score=limits.number("score", 0, 1),
-            box_px=limits.number("box_px", 0, 8192),
-        ),
-    )
-
-
 def _macs(fields: Fields) -> dict[str, int]:
     for required in ("dense", "omg"):
         fields.get(required)
     return {key: fields.integer(key, 0, 10**15) for key in fields.value}
-
-
-def _listed(fields: Fields, key: str, files: Mapping[str, FileEntry]) -> str:
-    path = check_path(fields.text(key), fields.path(key))
-    if path not in files:
-        raise BundleIntegrityError(f"{fields.path(key)} names {path!r}, which is not listed in files")
-    return path
 
 
 def _check_remarks(root: Fields) -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from edgekit.bundle.archive import read_limited, storing, unpack
 from edgekit.bundle.fields import parse_json
-from edgekit.bundle.manifest import MAX_FILES, NAME, FileEntry, Manifest, read_manifest
+from edgekit.bundle.listed import FileEntry
+from edgekit.bundle.manifest import MAX_FILES, NAME, Manifest, read_manifest
 from edgekit.errors import BundleError, BundleIntegrityError, BundlePathError
 
 MAX_MANIFEST_BYTES = 4 << 20

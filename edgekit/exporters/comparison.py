@@ -52,10 +52,10 @@ def compare(
     """Run ``bundle`` and ``reference`` side by side.
 
     Args:
-        bundle: the converted model; its precision chooses the tolerances.
+        bundle: the converted model; the precision of what an engine runs chooses the tolerances.
         reference: what it should agree with, usually the checkpoint on PyTorch.
         sources: texts that ``edgekit run --source`` accepts and that end: videos, folders, globs, ``demo``.
-        engine: one of the bundle's engines; ``auto`` is each that is installed.
+        engine: one that the bundle has graphs for; ``auto`` is each that is installed.
         threads: CPU threads.
         frames: at most so many of each source, from its start.
 
@@ -75,10 +75,10 @@ def compare(
                 f"the bundle and the model it is compared with differ in {what}: {own} and {other}.\n"
                 "Give --against the checkpoint that the bundle was exported from."
             )
-    limits = PARITY_LIMITS[bundle.manifest.precision]
-    names = usable_engines(bundle.manifest.engines) if engine == "auto" else [engine]
+    names = usable_engines(bundle.manifest.choices) if engine == "auto" else [engine]
     for name in names:
         candidate = pipeline_of(bundle, engine=name, threads=threads)
+        limits = PARITY_LIMITS[bundle.manifest.precision_of(name)]
         for text in sources:
             with open_source(text) as source:
                 if source.live:

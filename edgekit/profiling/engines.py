@@ -124,7 +124,7 @@ def profile_engines(
         UsageError: no such engine, mask, or truth for the mask.
     """
     bundle = None if is_checkpoint(path) else open_bundle(path)
-    able = bundle.manifest.engines if bundle else ("torch",)
+    able = bundle.manifest.choices if bundle else ("torch",)
     profiles: list[EngineProfile] = []
     problems: list[MissingDependencyError | EngineError] = []
     for name in able if engine == "all" else (engine,):

@@ -78,7 +78,7 @@ def describe_machine(root: Path = Path("/")) -> Machine:
     """
     return Machine(
         board=detect_board(root),
-        cpu=_cpu_model(root),
+        cpu=cpu_model(root),
         architecture=platform.machine(),
         cores=usable_cores(),
         flags=inference_flags(root),
@@ -110,7 +110,7 @@ def package_version(distribution: str) -> str | None:
         return None
 
 
-def _cpu_model(root: Path) -> str:
+def cpu_model(root: Path = Path("/")) -> str:
     """``model name`` of /proc/cpuinfo; an Arm kernel has none, so the device tree's board name stands in."""
     for line in _read(root / "proc/cpuinfo").splitlines():
         key, _, value = line.partition(":")

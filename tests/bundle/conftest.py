@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from edgekit.backends import engine_problem
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _tools() -> None:
@@ -31,6 +33,17 @@ def good(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def good_zip(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same as a zip; do not change it."""
     path: Path = tiny.write_bundle(tmp_path_factory.mktemp("good_zip") / "tiny.edgekit", zipped=True)
+    return path
+
+
+@pytest.fixture(scope="session")
+def both(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A good bundle with sparse programs beside its dense graphs, and a break-even; do not change it."""
+    if problem := engine_problem("native"):
+        pytest.skip(str(problem).splitlines()[0])
+    break_even = {"cpu": "AMD EPYC", "threads": 2, "engine": "onnxruntime", "share": 0.83}
+    folder = tmp_path_factory.mktemp("both")
+    path: Path = tiny.write_bundle(folder / "tiny.edgekit", programs=True, break_even=break_even)
     return path
 
 

@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import tiny
 
+from edgekit.backends import engine_problem
 from edgekit.bundle import open_bundle
 from edgekit.errors import EdgekitError
 
@@ -96,7 +97,9 @@ def write_folder(path: Path, files: dict[str, bytes]) -> None:
 
 
 def fuzz(folder: Path, seconds: float, chance: random.Random) -> int:
-    whole = tiny.write_bundle(folder / "whole.edgekit", zipped=True)
+    break_even = {"cpu": "x", "threads": 1, "engine": "openvino", "share": 0.8}
+    programs = engine_problem("native") is None
+    whole = tiny.write_bundle(folder / "whole.edgekit", zipped=True, programs=programs, break_even=break_even)
     with zipfile.ZipFile(whole) as archive:
         files = {name: archive.read(name) for name in archive.namelist()}
     document = json.loads(files["bundle.json"])
@@ -118,7 +121,8 @@ def fuzz(folder: Path, seconds: float, chance: random.Random) -> int:
         tried += 1
         try:
             bundle = open_bundle(path)
-            assert bundle.graph("detector").read_bytes()
+            for engine in bundle.manifest.choices:
+                assert bundle.file(bundle.manifest.graphs_of(engine)["detector"]).read_bytes()
             opened += 1
         except EdgekitError:
             pass

@@ -64,8 +64,8 @@ def test_one_engine(good: Path) -> None:
 
 def test_what_is_recorded(good: Path, tiny: ModuleType) -> None:
     bundle = open_bundle(good)
-    np.testing.assert_array_equal(read_picture(bundle), tiny.picture())
-    recording = read_recording(bundle)
+    np.testing.assert_array_equal(read_picture(bundle, bundle.manifest.golden), tiny.picture())
+    recording = read_recording(bundle, bundle.manifest.golden)
     assert recording.mask.tolist() == [[False, True, False, False], *[[False] * 4] * 2, [False, False, False, True]]
     assert recording.objectness.shape == (4, 4)
     assert recording.detections.class_ids.tolist() == [0, 1, 0, 1]
@@ -78,7 +78,8 @@ def test_what_is_recorded(good: Path, tiny: ModuleType) -> None:
 def test_an_empty_mask_still_tests_the_detector(tiny: ModuleType, tmp_path: Path) -> None:
     grey = np.full((64, 64, 3), 128, np.uint8)
     path = tiny.write_bundle(tmp_path / "x.edgekit", image=grey)
-    recording = read_recording(open_bundle(path))
+    bundle = open_bundle(path)
+    recording = read_recording(bundle, bundle.manifest.golden)
     assert not recording.mask.any()
     assert len(recording.scores) == 32
     assert verify_bundle(path).passed

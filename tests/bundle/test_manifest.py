@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from edgekit.bundle import read_manifest
 from edgekit.bundle.fields import parse_json
+from edgekit.bundle.sparse_part import BreakEven
 from edgekit.errors import BundleError, BundleIntegrityError, BundlePathError
 from edgekit.spec import DetectorSpec
 
@@ -181,6 +182,112 @@ def test_every_field_is_required(document: dict[str, Any]) -> None:
             read_manifest(less)
 
 
+# Sparse programs beside the dense graphs
+
+
+@pytest.fixture
+def with_programs(both: Path) -> dict[str, Any]:
+    """A good ``bundle.json`` with the section ``sparse``."""
+    loaded: dict[str, Any] = json.loads((both / "bundle.json").read_text())
+    return loaded
+
+
+def test_a_good_section_for_sparse_programs(with_programs: dict[str, Any]) -> None:
+    manifest = read_manifest(with_programs)
+    assert manifest.sparse is not None
+    assert manifest.sparse.break_even == BreakEven(cpu="AMD EPYC", threads=2, engine="onnxruntime", share=0.83)
+    assert manifest.choices == ("native", "onnxruntime", "openvino", "onnxruntime-sparse")
+    assert manifest.graphs_of("openvino") == {"omg": "omg.onnx", "detector": "detector.onnx"}
+    assert manifest.graphs_of("native") == {"omg": "omg.sparse", "detector": "detector.sparse"}
+    assert manifest.graphs_of("onnxruntime-sparse")["omg"] == "omg.sparse.onnx"
+    assert manifest.golden_of("openvino") == manifest.golden
+    assert manifest.golden_of("onnxruntime-sparse").output == "golden_output_sparse.json"
+    with_programs["sparse"]["break_even"] = None
+    with_programs["precision"] = "fp16"
+    manifest = read_manifest(with_programs)
+    assert manifest.sparse is not None
+    assert manifest.sparse.break_even is None
+    assert [manifest.precision_of(name) for name in manifest.choices] == ["fp32", "fp16", "fp16", "fp32"]
+
+
+def test_a_bundle_without_programs_has_its_engines_only(document: dict[str, Any]) -> None:
+    manifest = read_manifest(document)
+    assert manifest.sparse is None
+    assert manifest.choices == manifest.engines
+    assert manifest.graphs_of("onnxruntime") == manifest.graphs
+    assert manifest.golden_of("onnxruntime") == manifest.golden
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (put("sparse", None), "sparse must be an object, got None"),
+        (put("sparse/extra", 1), "sparse: unknown key 'extra'"),
+        (put("sparse/parity", None), "sparse.parity must be an object"),
+        (put("sparse/accuracy", 1), "sparse.accuracy must be an object"),
+        (put("sparse/programs/omg", "omg.onnx"), "sparse.programs.omg must end in .sparse, got 'omg.onnx'"),
+        (put("sparse/programs/neck", "x"), "sparse.programs: unknown key 'neck'"),
+        (
+            put("sparse/regions/detector", "detector.onnx"),
+            ".sparse.onnx, got 'detector.onnx'",
+        ),
+        (
+            put("sparse/regions/detector", "detector.sparse"),
+            ".sparse.onnx, got 'detector.sparse'",
+        ),
+        (put("sparse/golden/tolerance/score", 2), "sparse.golden.tolerance.score must be a number in 0..1, got 2"),
+        (put("sparse/golden/extra", 2), "sparse.golden: unknown key 'extra'"),
+        (put("sparse/break_even", 0.8), "sparse.break_even must be an object, got 0.8"),
+        (put("sparse/break_even/share", 1.01), "sparse.break_even.share must be a number in 0..1, got 1.01"),
+        (put("sparse/break_even/share", -0.1), "sparse.break_even.share must be a number in 0..1, got -0.1"),
+        (put("sparse/break_even/share", "0.5"), "sparse.break_even.share must be a number in 0..1"),
+        (put("sparse/break_even/threads", 0), "sparse.break_even.threads must be a whole number in 1..1024, got 0"),
+        (put("sparse/break_even/cpu", ""), "sparse.break_even.cpu must be the name of a processor, got ''"),
+        (put("sparse/break_even/engine", "native"), "engine must be one of onnxruntime, openvino, got 'native'"),
+        (put("sparse/break_even/engine", "tflite"), "engine must be one of onnxruntime, openvino, got 'tflite'"),
+        (put("sparse/break_even/when", 1), "sparse.break_even: unknown key 'when'"),
+    ],
+)
+def test_a_malformed_section(with_programs: dict[str, Any], change: Callable[[Any], None], message: str) -> None:
+    change(with_programs)
+    with pytest.raises(BundleError, match=re.escape(message)):
+        read_manifest(with_programs)
+
+
+@pytest.mark.parametrize("key", ["programs", "regions", "golden", "break_even", "parity", "accuracy"])
+def test_every_field_of_the_section_is_required(with_programs: dict[str, Any], key: str) -> None:
+    del with_programs["sparse"][key]
+    with pytest.raises(BundleError, match=rf"sparse\.{key} is missing"):
+        read_manifest(with_programs)
+
+
+@pytest.mark.parametrize("field", ["programs/omg", "regions/omg", "golden/output"])
+def test_files_of_the_section(with_programs: dict[str, Any], field: str) -> None:
+    put(f"sparse/{field}", "../omg.sparse")(with_programs)
+    with pytest.raises(BundlePathError, match=field.replace("/", r"\.")):
+        read_manifest(with_programs)
+    put(f"sparse/{field}", "other.sparse.onnx")(with_programs)
+    with pytest.raises(BundleIntegrityError, match=r"names 'other\.sparse\.onnx', which is not listed in files"):
+        read_manifest(with_programs)
+
+
+def test_openvino_regions_need_their_weights_listed(with_programs: dict[str, Any]) -> None:
+    with_programs |= {"graph_format": "openvino", "engines": ["openvino"]}
+    empty = {"sha256": "0" * 64, "bytes": 1}
+    with_programs["files"] |= {f"{name}.{suffix}": empty for name in ("omg", "detector") for suffix in ("xml", "bin")}
+    with_programs["files"] |= {f"{name}.sparse.xml": empty for name in ("omg", "detector")}
+    with_programs["graphs"] = {"omg": "omg.xml", "detector": "detector.xml"}
+    with_programs["sparse"]["regions"] = {"omg": "omg.sparse.xml", "detector": "detector.sparse.xml"}
+    with pytest.raises(BundleIntegrityError, match=r"sparse\.regions\.omg: its weights 'omg\.sparse\.bin' are not"):
+        read_manifest(with_programs)
+
+
+def test_sparse_graphs_have_no_programs_beside_them(with_programs: dict[str, Any]) -> None:
+    with_programs |= {"graph_format": "sparse", "engines": ["native"], "graphs": with_programs["sparse"]["programs"]}
+    with pytest.raises(BundleError, match="sparse: the graphs are sparse already, so there can be no other programs"):
+        read_manifest(with_programs)
+
+
 @pytest.mark.parametrize("key", [field.name for field in dataclasses.fields(DetectorSpec)])
 def test_every_field_of_the_spec_is_required_and_checked(document: dict[str, Any], key: str) -> None:
     del document["spec"][key]
@@ -221,11 +328,12 @@ JSON = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+@pytest.mark.parametrize("name", ["good", "both"])
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
-def test_no_manifest_breaks_the_reader(good: Path, data: st.DataObject) -> None:
+def test_no_manifest_breaks_the_reader(name: str, request: pytest.FixtureRequest, data: st.DataObject) -> None:
     """Whatever a field becomes, the answer is a manifest or a BundleError."""
-    document = json.loads((good / "bundle.json").read_text())
+    document = json.loads((request.getfixturevalue(name) / "bundle.json").read_text())
     for _ in range(data.draw(st.integers(1, 3))):
         place: Any = document
         while True:

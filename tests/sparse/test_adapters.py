@@ -71,6 +71,11 @@ def tensors(image: Any, mask: Any) -> dict[str, Any]:
     return inputs if mask is None else inputs | {"mask": mask[None, None].astype(np.float32)}
 
 
+def instead(engine: str) -> str:
+    """What a refusal ends with."""
+    return f"The dense graph of the same bundle, detector{SUFFIXES[engine]}, runs without it: --engine {engine}"
+
+
 def content_of(graph: Path) -> Path:
     return graph.with_suffix(".bin") if graph.suffix == ".xml" else graph
 
@@ -288,7 +293,7 @@ def test_a_program_from_the_future(plain: Program, tmp_path: Path, engine: str) 
         load_engine(engine, graph, threads=1)
     assert f"version 9 of the format, and {ADAPTERS[engine]} reads up to version 1." in str(caught.value)
     assert "pip install --upgrade edgekit-vision" in str(caught.value)
-    assert f"The dense graph of the same bundle, detector{SUFFIXES[engine]}, runs without it." in str(caught.value)
+    assert instead(engine) in str(caught.value)
 
 
 def absent(folder: Path, name: str) -> str:
@@ -321,7 +326,7 @@ def test_an_adapter_that_cannot_be_used(
         load_engine(engine, graph, threads=1)
     assert message in str(caught.value)
     assert "pip install --force-reinstall edgekit-vision" in str(caught.value)
-    assert f"The dense graph of the same bundle, detector{SUFFIXES[engine]}, runs without it." in str(caught.value)
+    assert instead(engine) in str(caught.value)
     formats = {"onnxruntime": "onnx", "tflite": "tflite", "openvino": "openvino"}
     dense = load_engine(engine, tmp_path / tiny.graphs(tmp_path, formats[engine])["omg"], threads=1)
     assert dense.run({"image": np.zeros((1, 3, 64, 64), np.float32)})["objectness"].shape == (1, 1, 4, 4)

@@ -1,0 +1,88 @@
+"""A bundle's graphs in an engine: the one that was asked for, or the best that works here."""
+
+from __future__ import annotations
+
+import logging
+
+from edgekit.backends import Engine, engine_problem, load_engine, usable_engines
+from edgekit.backends.by_share import ByShare
+from edgekit.bundle import Bundle
+from edgekit.bundle.sparse_part import NATIVE, BreakEven
+from edgekit.errors import UsageError
+from edgekit.profiling.machine import cpu_model
+
+log = logging.getLogger("edgekit")
+
+
+def load_graphs(bundle: Bundle, *, engine: str, threads: int) -> tuple[Engine, Engine]:
+    """The engines (omg, detector) called ``engine``.
+
+    Args:
+        bundle: an open bundle.
+        engine: one of ``bundle.manifest.choices``.
+        threads: CPU threads.
+
+    Raises:
+        UsageError: the bundle has nothing for ``engine``.
+        MissingDependencyError, EngineError, SparseProgramError: it cannot be used here, or refuses the file.
+    """
+    manifest = bundle.manifest
+    if engine not in manifest.choices:
+        kinds = f"{manifest.graph_format} graphs" + (" and sparse programs" if manifest.sparse else "")
+        hint = "" if manifest.sparse else _how_to_add_programs(engine)
+        raise UsageError(
+            f"the bundle {manifest.name!r} has {kinds}, which {engine!r} does not run; its engines are: "
+            f"{', '.join(manifest.choices)}{hint}"
+        )
+    # Settings are those of dense graphs: a region is one operator, which runs on the CPU whatever the provider.
+    settings = manifest.engine_options.get(engine, {}) if engine in manifest.engines else {}
+    options = {**settings, "precision": manifest.precision_of(engine)}
+    graphs = manifest.graphs_of(engine)
+    omg, detector = (
+        load_engine(engine, bundle.file(graphs[name]), threads=threads, options=options) for name in ("omg", "detector")
+    )
+    return omg, detector
+
+
+def load_best(bundle: Bundle, *, threads: int) -> tuple[Engine, Engine]:
+    """The engines (omg, detector) that ``--engine auto`` means.
+
+    Without sparse programs: the first of the bundle's engines that is installed. With them: the native engine, and for
+    frames with more active cells than a break-even that was measured here (``edgekit bench sparse``) the dense one; if
+    the native engine does not work here, as without them.
+
+    Raises:
+        MissingDependencyError, EngineError: no engine works here.
+        SparseProgramError: a program is damaged.
+    """
+    manifest = bundle.manifest
+    if manifest.sparse is None:
+        return load_graphs(bundle, engine=next(usable_engines(manifest.engines)), threads=threads)
+    if problem := engine_problem(NATIVE):
+        log.warning("the dense graphs run instead of the sparse programs: %s", problem)
+        return load_graphs(bundle, engine=next(usable_engines(manifest.engines)), threads=threads)
+    omg, detector = load_graphs(bundle, engine=NATIVE, threads=threads)
+    known = manifest.sparse.break_even
+    if known is None or not _holds_here(known, threads=threads):
+        return omg, detector
+    _, dense = load_graphs(bundle, engine=known.engine, threads=threads)
+    return omg, ByShare(detector, dense, share=known.share, spec=manifest.spec)
+
+
+def _holds_here(known: BreakEven, *, threads: int) -> bool:
+    """Whether frames above the break-even should go to its dense engine."""
+    if known.share >= 1:
+        return False
+    if (known.cpu, known.threads) != (cpu_model(), threads):
+        log.debug("the break-even was measured on %s with %d threads, so it is not used", known.cpu, known.threads)
+        return False
+    problem = engine_problem(known.engine)
+    if problem is not None:
+        log.debug("the native engine runs every frame: %s", problem)
+    return problem is None
+
+
+def _how_to_add_programs(engine: str) -> str:
+    if engine != NATIVE and not engine.endswith("-sparse"):
+        return ""
+    return ".\nMake one that has sparse programs, too, with: edgekit export CHECKPOINT --sparse"
