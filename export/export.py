@@ -30,6 +30,7 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.option("--precision", type=click.Choice(["fp32", "fp16", "int8"]), help="sparse has no fp16.  [default: fp32]")
 @click.option("--half", is_flag=True, help="The same as --precision fp16.")
 @click.option("--int8", is_flag=True, help="The same as --precision int8.")
+@click.option("--sparse", is_flag=True, help="Add sparse programs for native, beside the graphs of --format.")
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads on the board.  [default: 4]")
 @click.option("--calib", type=FOLDER, metavar="DIR", help="Pictures, or a data set, that int8 ranges are measured on.")
 @click.option("--calib-images", type=click.IntRange(min=1), metavar="N", help="At most so many.  [default: 200]")
@@ -55,6 +56,7 @@ def main(
     precision: str | None,
     half: bool,
     int8: bool,
+    sparse: bool,
     threads: int | None,
     calib: Path | None,
     calib_images: int | None,
@@ -73,13 +75,17 @@ def main(
     \b
     edgekit export runs/x/best.pt --target raspberry-pi-4 --data voc07 -o x.edgekit
     edgekit export default --target jetson
-    edgekit export default --format sparse
+    edgekit export default --format tflite --sparse
     edgekit export runs/x/best.pt --format openvino --int8 --calib photos/ --keep-float worst:3
 
     The gate: the converted model runs beside the PyTorch one through the whole pipeline, and boxes, scores, masks and
     raw outputs must agree within the precision's limits; with --data, AP50 may drop by --max-drop points at most.
     Otherwise nothing is written, the worst layers are named, and the exit code is 5; --keep-float worst:N leaves the
     N worst in float32.
+
+    With --sparse the bundle also carries sparse programs, whose time follows the active cells, for the native engine
+    and for that of --format (`--engine tflite-sparse`). They pass the same gate; `edgekit bench sparse` tells the
+    bundle above which share of active cells the dense graphs are faster here. --format sparse writes programs alone.
 
     int8 needs at least 100 pictures: of --calib, or else of the train split of --data. Where a board prefers int8
     and neither is given, it gets fp16, with a warning: `edgekit export default --target X` needs no pictures.
@@ -107,6 +113,7 @@ def main(
         graph_format=graph_format,
         precision=_the_precision(precision, half, int8),
         threads=threads,
+        sparse=sparse,
         calibrated=calib is not None or data is not None,
     )
     if plan.uncalibrated:
@@ -195,22 +202,12 @@ def _progress(what: str, done: int, total: int) -> None:
 
 
 def _print_report(result: ExportResult) -> None:
-    manifest, report = result.manifest, result.report
-    parity, accuracy = report.parity, report.accuracy
+    manifest = result.manifest
     click.echo(f"{result.path}: {manifest.precision} {manifest.graph_format}, {result.size_bytes / 1e6:.1f} MB")
-    click.echo(
-        f"parity    {parity.images} pictures, {parity.detections} detections, {parity.unpaired} unpaired;"
-        f" {parity.candidates} candidates, {parity.disagreeing} apart;"
-        f" worst box {parity.box_error_px:.2f} px, worst score {parity.score_error:.4f},"
-        f" {parity.mask_cells_differing} of {parity.mask_cells} mask cells differ ({report.engine})"
-    )
-    if accuracy is None:
-        click.echo("accuracy  not measured")
-    else:
-        click.echo(
-            f"accuracy  AP50 {accuracy.ap50_before:.4f} -> {accuracy.ap50_after:.4f} on {accuracy.images} pictures of"
-            f" {accuracy.data}"
-        )
+    lines = result.report.lines()
+    if result.sparse_report is not None:
+        lines += [f"beside it, {result.sparse_report.precision} sparse programs", *result.sparse_report.lines()]
+    click.echo("\n".join(lines))
     if result.kept_float:
         click.echo(f"in float  {', '.join(result.kept_float)}")
     click.echo(f"Check it on the board with: edgekit verify {result.path}")

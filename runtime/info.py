@@ -40,6 +40,7 @@ def _bundle(path: Path) -> dict[str, Any]:
         "kind": "bundle",
         "path": str(path),
         "bytes": sum(entry.bytes for entry in manifest.files.values()),
+        "choices": list(manifest.choices),
         **manifest.document,
     }
 
@@ -106,18 +107,34 @@ def _bundle_lines(document: dict[str, Any]) -> list[tuple[str, str]]:
     macs, accuracy, calibration = document["macs"], document["accuracy"], document["calibration"]
     lines = [
         ("format", f"{document['graph_format']}, {document['precision']}, for {document['target'] or 'any board'}"),
-        ("engines", f"{', '.join(document['engines'])}; {document['threads']} threads"),
+        ("engines", f"{', '.join(document['choices'])}; {document['threads']} threads"),
         ("MACs", f"{macs['dense'] / 1e6:.0f} M dense, {macs['omg'] / 1e6:.0f} M for the mask"),
         ("calibration", f"{calibration['images']} images" if calibration else "none"),
     ]
     if document["kept_float"]:
         lines.append(("kept in float", f"{len(document['kept_float'])} layers"))
     if accuracy:
-        rounded = (
-            f"{name} {value:.4f}" if isinstance(value, float) else f"{name} {value}" for name, value in accuracy.items()
-        )
-        lines.append(("accuracy", ", ".join(rounded)))
+        lines.append(("accuracy", _rounded(accuracy)))
+    if sparse := document.get("sparse"):
+        lines.append(("sparse programs", _break_even(sparse["break_even"])))
+        if sparse["accuracy"]:
+            lines.append(("  accuracy", _rounded(sparse["accuracy"])))
     return lines
+
+
+def _rounded(values: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{name} {value:.4f}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items()
+    )
+
+
+def _break_even(known: dict[str, Any] | None) -> str:
+    if known is None:
+        return "for every frame; break-even not measured (edgekit bench sparse)"
+    where = f"measured on {known['cpu']}, {known['threads']} threads"
+    if known["share"] >= 1:
+        return f"for every frame; never slower than {known['engine']}, {where}"
+    return f"up to {100 * known['share']:.0f} % active, above it {known['engine']} is faster, {where}"
 
 
 if __name__ == "__main__":

@@ -6,14 +6,10 @@ on any failure, a refusal by the gate, a full disk and Ctrl-C included.
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
 import os
-import platform
-import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 from edgekit.backends import load_engine, usable_engines
 from edgekit.bundle import BundleWriter, Manifest
 from edgekit.bundle.golden import write_golden
+from edgekit.bundle.sparse_part import region_suffix
 from edgekit.data.datasets import DetectionDataset
-from edgekit.errors import EngineError, ExportError, GateError, StorageError
+from edgekit.errors import EngineError, ExportError, GateError
 from edgekit.exporters import converter
 from edgekit.exporters.calibration import Calibration
-from edgekit.exporters.conversion import Precision
 from edgekit.exporters.equalisation import equalise_file
+from edgekit.exporters.full_disk import full_disk_named
 from edgekit.exporters.gate import PARITY_IMAGES, GateReport, gate_error, run_gate
 from edgekit.exporters.pictures import (
     Picture,
@@ -36,8 +33,10 @@ from edgekit.exporters.pictures import (
     drawn_scene,
     spread_inputs,
 )
-from edgekit.exporters.plan import ExportPlan
+from edgekit.exporters.plan import ExportPlan, Part
 from edgekit.exporters.sensitivity import SAMPLES, KeepFloat, LayerError, by_graph, rank_layers
+from edgekit.exporters.sparse_region import to_region
+from edgekit.exporters.tools import tool_versions
 from edgekit.masks.sources import omg
 from edgekit.pipeline import Pipeline
 
@@ -48,10 +47,6 @@ log = logging.getLogger("edgekit")
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is going on, steps done, steps in all)."""
-
-TOOLS = ("edgekit-vision", "numpy", "opencv-python-headless", "torch", "onnx", "onnxruntime", "openvino",
-         "ai-edge-litert")  # fmt: skip
-"""Distributions whose versions a bundle records."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +79,9 @@ class ExportResult:
     kept_float: tuple[str, ...]
     """Layers left in float32."""
 
+    sparse_report: GateReport | None = None
+    """Of the sparse programs beside the graphs, if there are any."""
+
     ranking: tuple[LayerError, ...] = ()
     """Layers by int8 error, worst first, where they had to be ranked."""
 
@@ -106,6 +104,7 @@ class ExportResult:
             "kept_float": list(self.kept_float),
             "ranking": [{"layer": error.layer, "sqnr_db": round(error.sqnr_db, 2)} for error in self.ranking],
             "gate": self.report.to_json(),
+            "sparse_gate": None if self.sparse_report is None else self.sparse_report.to_json(),
         }
 
 
@@ -143,22 +142,25 @@ def export_bundle(
 
     Raises:
         UsageError: something is at ``destination``, or a layer name is none.
-        GateError: the converted model is worse than allowed, or its engine refuses it; the worst layers are named.
+        GateError: the converted model, or its sparse program, is worse than allowed, or its engine refuses it; the
+            worst layers are named.
         EngineError: the checkpoint itself does not run, for instance because it overflows.
         ExportError: a graph cannot be converted.
         MissingDependencyError: a converter, or every engine of the format, is not installed.
+        EngineError: the native engine does not work here, and sparse programs were asked for.
         StorageError: writing failed.
     """
     from edgekit.exporters.torch_onnx import export_onnx
 
     threads = threads or available_threads()
     writer = BundleWriter(destination, overwrite=overwrite, zipped=zipped)
-    engine = next(usable_engines(plan.engines))  # the best of the board's that is installed here
+    engines = {part: next(usable_engines(part.engines)) for part in plan.parts}  # the best that works here
     reference = reference_pipeline(checkpoint, threads=threads)
-    needed_bytes = 4 * sum(parameter.numel() for parameter in checkpoint.model.parameters())
+    copies = 3 if plan.sparse else 1  # the dense graphs, the programs, and the graphs around these
+    needed_bytes = 4 * copies * sum(parameter.numel() for parameter in checkpoint.model.parameters())
     with (
         writer,
-        _full_disk_named(writer, needed_bytes),
+        full_disk_named(writer, needed_bytes),
         tempfile.TemporaryDirectory(prefix="edgekit-export-") as scratch,
     ):
         build = _Build(
@@ -167,7 +169,7 @@ def export_bundle(
             evidence=evidence,
             writer=writer,
             onnx=export_onnx(checkpoint.model, Path(scratch)),
-            engine=engine,
+            engines=engines,
             threads=threads,
             progress=progress,
         )
@@ -176,28 +178,26 @@ def export_bundle(
         golden = found if evidence.golden is None else evidence.golden
         build.equalise()
         kept, ranking = build.choose_kept(keep_float or KeepFloat())
-        try:
-            candidate = build.convert(kept)
-            report = run_gate(
-                reference,
-                candidate,
-                precision=plan.precision,
-                pictures=pictures,
-                dataset=evidence.dataset,
-                max_drop=evidence.max_drop,
-                progress=progress,
-            )
-        except EngineError as error:
-            raise build.refusal((f"it does not run. {error}",), kept, ranking) from error
-        if not report.passed:
-            raise build.refusal(report.failures, kept, ranking)
-        manifest = writer.finish(
-            {
-                **build.manifest(report, kept),
-                "golden": write_golden(writer, candidate, golden, precision=plan.precision),
-            }
-        )
-    return ExportResult(path=destination, manifest=manifest, report=report, kept_float=kept, ranking=ranking)
+        reports: list[GateReport] = []
+        sections: dict[str, Any] = {}
+        for part in plan.parts:
+            known = reports[0].accuracy.ap50_before if reports and reports[0].accuracy else None
+            candidate, report = build.passing(part, kept, ranking, reference, pictures, ap50_before=known)
+            reports.append(report)
+            recorded = write_golden(writer, candidate, golden, precision=part.precision, output=part.golden_output)
+            if part.sparse:
+                sections["sparse"] = build.sparse_section(part, report, recorded)
+            else:
+                sections |= {**build.manifest(part, report, kept), "golden": recorded}
+        manifest = writer.finish(sections)
+    return ExportResult(
+        path=destination,
+        manifest=manifest,
+        report=reports[0],
+        sparse_report=reports[1] if plan.sparse else None,
+        kept_float=kept,
+        ranking=ranking,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,16 +211,15 @@ class _Build:
     onnx: Mapping[str, Path]
     """Graph name -> float32 ONNX file."""
 
-    engine: str
-    """Runs the converted graphs for the gate."""
+    engines: Mapping[Part, str]
+    """What runs each part for the gate."""
 
     threads: int
     progress: Progress | None
 
-    @property
-    def graphs(self) -> dict[str, str]:
+    def files(self, suffix: str) -> dict[str, str]:
         """Graph name -> file in the bundle."""
-        return {name: f"{name}{self.plan.suffix}" for name in self.onnx}
+        return {name: f"{name}{suffix}" for name in self.onnx}
 
     def pictures(self) -> list[Picture]:
         """What parity is measured on: annotated pictures, else calibration pictures, else what there is."""
@@ -263,45 +262,80 @@ class _Build:
             progress=None if progress is None else lambda done, total: progress("ranking layers", done, total),
         )
 
-    def refusal(self, failures: tuple[str, ...], kept: tuple[str, ...], ranking: tuple[LayerError, ...]) -> GateError:
+    def passing(
+        self,
+        part: Part,
+        kept: tuple[str, ...],
+        ranking: tuple[LayerError, ...],
+        reference: Pipeline,
+        pictures: list[Picture],
+        *,
+        ap50_before: float | None,
+    ) -> tuple[Pipeline, GateReport]:
+        """Convert one part and measure it beside ``reference``; raises :class:`GateError` if it is not good enough."""
+        try:
+            candidate = self.convert(part, kept)
+            report = run_gate(
+                reference,
+                candidate,
+                precision=part.precision,
+                pictures=pictures,
+                dataset=self.evidence.dataset,
+                max_drop=self.evidence.max_drop,
+                ap50_before=ap50_before,
+                progress=self.progress,
+            )
+        except EngineError as error:
+            raise self.refusal(part, (f"it does not run. {error}",), kept, ranking) from error
+        if not report.passed:
+            raise self.refusal(part, report.failures, kept, ranking)
+        return candidate, report
+
+    def refusal(
+        self, part: Part, failures: tuple[str, ...], kept: tuple[str, ...], ranking: tuple[LayerError, ...]
+    ) -> GateError:
         """The error that names what failed and, for int8, the worst layers."""
-        if self.plan.precision == "int8" and not ranking:
+        if part.precision == "int8" and not ranking:
             ranking = self.rank()
         return gate_error(
             failures,
-            what=self.plan.describe(),
-            precision=self.plan.precision,
+            what=part.what,
+            precision=part.precision,
             ranking=ranking,
             kept=kept,
             float_precision=self.plan.float_precision,
+            optional="--sparse" if part.sparse else None,
         )
 
-    def convert(self, kept: tuple[str, ...]) -> Pipeline:
-        """Write the graphs into the new bundle, and load them as the board will."""
-        convert, split = converter(self.plan.graph_format, self.checkpoint.spec), by_graph(kept, self.onnx)
+    def convert(self, part: Part, kept: tuple[str, ...]) -> Pipeline:
+        """Write graphs into the new bundle, and load them as the board will."""
+        convert, split = converter(part.graph_format, self.checkpoint.spec), by_graph(kept, self.onnx)
+        files = self.files(part.suffix)
         for name, source in self.onnx.items():
-            log.info("converting %s to %s ...", name, self.plan.describe())
-            convert(
-                source,
-                self.writer.path(self.graphs[name]),
-                _precision(self.plan),
-                self.evidence.calibration,
-                split[name],
-            )
+            log.info("converting %s to %s %s ...", name, part.precision, part.graph_format)
+            convert(source, self.writer.path(files[name]), part.precision, self.evidence.calibration, split[name])
         load = {
             name: load_engine(
-                self.engine,
+                self.engines[part],
                 self.writer.path(file),
                 threads=self.threads,
                 # The board's providers are not on this machine; precision is a property of the graphs.
-                options={"precision": self.plan.precision},
+                options={"precision": part.precision},
             )
-            for name, file in self.graphs.items()
+            for name, file in files.items()
         }
         return Pipeline(self.checkpoint.spec, load["omg"], load["detector"], omg)
 
-    def manifest(self, report: GateReport, kept: tuple[str, ...]) -> dict[str, Any]:
-        """``bundle.json`` but for the golden files."""
+    def sparse_section(self, part: Part, report: GateReport, golden: dict[str, Any]) -> dict[str, Any]:
+        """Put the programs into graphs of the bundle's own format; the section ``sparse`` of ``bundle.json``."""
+        programs, regions = self.files(part.suffix), self.files(region_suffix(self.plan.suffix))
+        for name, file in programs.items():
+            to_region(self.writer.path(file), self.writer.path(regions[name]), pixels=True)
+        measured = _measured(report)
+        return {"programs": programs, "regions": regions, "golden": golden, "break_even": None, **measured}
+
+    def manifest(self, part: Part, report: GateReport, kept: tuple[str, ...]) -> dict[str, Any]:
+        """``bundle.json`` but for the golden files and what may stand beside the graphs."""
         from edgekit.metrics.macs import count_macs, layers_to_json, total_macs
 
         layers = count_macs(self.checkpoint.model)
@@ -316,7 +350,7 @@ class _Build:
             "precision": self.plan.precision,
             "engines": list(self.plan.engines),
             "threads": self.plan.threads,
-            "graphs": self.graphs,
+            "graphs": self.files(part.suffix),
             "engine_options": _plain(self.plan.engine_options),
             "calibration": None
             if calibration is None
@@ -325,8 +359,7 @@ class _Build:
             "layers": layers_to_json(layers),
             "parameters": sum(layer.parameters for layer in layers),
             "kept_float": list(kept),
-            "accuracy": None if report.accuracy is None else report.accuracy.to_json(),
-            "parity": {"engine": report.engine, **report.to_json()["parity"]},
+            **_measured(report),
             "provenance": {
                 "training_data": "unknown",
                 "starting_weights": "unknown",
@@ -336,17 +369,6 @@ class _Build:
         }
 
 
-def tool_versions() -> dict[str, str]:
-    """Python and every installed one of :data:`TOOLS`."""
-    versions = {"python": platform.python_version()}
-    for name in TOOLS:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
-
-
 def available_threads() -> int:
     """The CPUs that this process may use, or fewer where OMP_NUM_THREADS says so."""
     limit = os.environ.get("OMP_NUM_THREADS", "")
@@ -354,34 +376,13 @@ def available_threads() -> int:
     return max(1, min(usable, int(limit))) if limit.isdecimal() else usable
 
 
-def _precision(plan: ExportPlan) -> Precision:
-    precision: Precision = plan.precision  # type: ignore[assignment]  # checked by ExportPlan
-    return precision
+def _measured(report: GateReport) -> dict[str, Any]:
+    """The gate's verdict as a manifest holds it."""
+    return {
+        "accuracy": None if report.accuracy is None else report.accuracy.to_json(),
+        "parity": {"engine": report.engine, **report.to_json()["parity"]},
+    }
 
 
 def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: dict(settings) for name, settings in options.items()}
-
-
-@contextmanager
-def _full_disk_named(writer: BundleWriter, needed_bytes: int) -> Iterator[None]:
-    """Engines' own writers do not say that the disk was full, or only in passing: after a failure, look.
-
-    ``needed_bytes`` is about the size of the bundle; a disk with less left is to blame.
-    """
-    try:
-        yield
-    except StorageError:
-        raise
-    except Exception as error:
-        if isinstance(error, GateError) and not isinstance(error.__cause__, EngineError):
-            raise  # what was written could be read back and measured
-        for folder in (writer.folder, Path(tempfile.gettempdir())):
-            free = shutil.disk_usage(folder).free
-            if free < needed_bytes:
-                raise StorageError(
-                    f"the export failed with {free / 1e6:.1f} MB free on the disk of {folder.parent}, where it needs"
-                    f" about {needed_bytes / 1e6:.0f}: {error}\n"
-                    "Nothing was left behind. Free some space, or choose another place with -o (or TMPDIR)."
-                ) from error
-        raise

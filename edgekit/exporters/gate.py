@@ -86,6 +86,23 @@ class GateReport:
         """Whether every limit was kept."""
         return not self.failures
 
+    def lines(self) -> list[str]:
+        """What was measured, for people."""
+        parity, accuracy = self.parity, self.accuracy
+        lines = [
+            f"parity    {parity.images} pictures, {parity.detections} detections, {parity.unpaired} unpaired;"
+            f" {parity.candidates} candidates, {parity.disagreeing} apart;"
+            f" worst box {parity.box_error_px:.2f} px, worst score {parity.score_error:.4f},"
+            f" {parity.mask_cells_differing} of {parity.mask_cells} mask cells differ ({self.engine})"
+        ]
+        if accuracy is None:
+            return [*lines, "accuracy  not measured"]
+        lines.append(
+            f"accuracy  AP50 {accuracy.ap50_before:.4f} -> {accuracy.ap50_after:.4f} on {accuracy.images} pictures of"
+            f" {accuracy.data}"
+        )
+        return lines
+
     def to_json(self) -> dict[str, Any]:
         """A dictionary that ``json`` can write; ``accuracy`` is null where it was not measured."""
         return {
@@ -187,18 +204,20 @@ def gate_error(
     ranking: Sequence[LayerError],
     kept: Sequence[str],
     float_precision: str = "fp16",
+    optional: str | None = None,
 ) -> GateError:
     """The refusal: what was measured, which layers are to blame, what to type next.
 
     Args:
         failures: one sentence each, as :attr:`GateReport.failures` has them.
-        what: the converted model in words, e.g. ``int8 tflite``.
+        what: what failed in words, e.g. ``int8 tflite model``.
         precision: its precision.
         ranking: layers by int8 error, worst first; empty for other precisions.
         kept: layers that were already kept in float.
         float_precision: what to try instead of int8.
+        optional: the option that asked for it, where the bundle can do without it.
     """
-    lines = [f"the {what} model is too far from its checkpoint, so no bundle was written:"]
+    lines = [f"the {what} is too far from its checkpoint, so no bundle was written:"]
     lines += [f"  {failure}" for failure in failures]
     if ranking:
         lines.append(
@@ -221,7 +240,9 @@ def gate_error(
         lines.append("Half precision overflows or rounds too much here; try: edgekit export ... --precision fp32")
     else:
         lines.append(
-            "float32 should be exact, so the converter or the engine is at fault, not the model;"
-            " try another: edgekit export ... --format onnx"
+            "float32 should be exact, so the converter or the engine is at fault, not the model"
+            + ("" if optional else "; try another: edgekit export ... --format onnx")
         )
+    if optional:
+        lines.append(f"The graphs beside it passed: without {optional} they make a bundle")
     return GateError("\n".join(lines))

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgekit.boards import Board
+from edgekit.bundle.golden_files import OUTPUT, SPARSE_OUTPUT
 from edgekit.bundle.manifest import GRAPH_FORMATS, PRECISIONS
 from edgekit.errors import UsageError
+from edgekit.exporters.conversion import Precision
 
 DEFAULT_FORMAT, DEFAULT_PRECISION = "onnx", "fp32"
 """Without a board: what runs anywhere and loses nothing."""
@@ -18,6 +20,34 @@ WITHOUT_HALF = frozenset({"sparse"})
 
 DEFAULT_THREADS = 4
 """Without a board: the number of cores of every small board on sale."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Both graphs in one format: the dense ones of a bundle, or the sparse programs beside them."""
+
+    graph_format: str
+    precision: Precision
+    engines: tuple[str, ...]
+    """Engines that can run it, best first."""
+
+    sparse: bool
+    """Whether it stands beside dense graphs."""
+
+    @property
+    def suffix(self) -> str:
+        """Of the files."""
+        return GRAPH_FORMATS[self.graph_format][0]
+
+    @property
+    def golden_output(self) -> str:
+        """File with what it makes of the golden input."""
+        return SPARSE_OUTPUT if self.sparse else OUTPUT
+
+    @property
+    def what(self) -> str:
+        """For messages, e.g. ``int8 tflite model``."""
+        return f"{self.precision} sparse program" if self.sparse else f"{self.precision} {self.graph_format} model"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +72,9 @@ class ExportPlan:
     engine_options: Mapping[str, Any] = field(default_factory=dict)
     """Engine name -> its settings on the board."""
 
+    sparse: bool = False
+    """Whether sparse programs go beside the graphs."""
+
     uncalibrated: bool = False
     """The board would have had int8, but there are no calibration pictures."""
 
@@ -55,6 +88,22 @@ class ExportPlan:
                 f"--precision: the format {self.graph_format} has no half precision; expected fp32 or int8, got 'fp16'"
             )
 
+        if self.sparse and self.graph_format == "sparse":
+            raise UsageError(
+                "--sparse puts sparse programs beside the graphs of another format, and those of --format sparse are "
+                "sparse programs already.\nLeave one of the two out."
+            )
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """What the bundle gets, dense graphs first."""
+        precision: Precision = self.precision  # type: ignore[assignment]  # checked above
+        graphs = Part(graph_format=self.graph_format, precision=precision, engines=self.engines, sparse=False)
+        if not self.sparse:
+            return (graphs,)
+        exact: Precision = "int8" if precision == "int8" else "fp32"  # there is no fp16
+        return graphs, Part(graph_format="sparse", precision=exact, engines=GRAPH_FORMATS["sparse"][1], sparse=True)
+
     @property
     def float_precision(self) -> str:
         """The smallest floating-point numbers that the format has: what to try where int8 does not do."""
@@ -65,10 +114,6 @@ class ExportPlan:
         """Of the graph files."""
         return GRAPH_FORMATS[self.graph_format][0]
 
-    def describe(self) -> str:
-        """For messages, e.g. ``int8 tflite``."""
-        return f"{self.precision} {self.graph_format}"
-
 
 def plan_export(
     board: Board | None,
@@ -76,6 +121,7 @@ def plan_export(
     graph_format: str | None = None,
     precision: str | None = None,
     threads: int | None = None,
+    sparse: bool = False,
     calibrated: bool,
 ) -> ExportPlan:
     """The board's choices where the user made none.
@@ -85,12 +131,13 @@ def plan_export(
         graph_format: overrides the board's.
         precision: overrides the board's; a board's fp16 becomes fp32 in a format that has no fp16.
         threads: overrides the board's.
+        sparse: put sparse programs beside the graphs.
         calibrated: whether there are calibration pictures; without, a board's int8 becomes its
             ``uncalibrated_precision``.
 
     Raises:
         UsageError: int8 was asked for by name without calibration pictures, fp16 by name in a format that has none,
-            or a name is unknown.
+            programs beside programs, or a name is unknown.
     """
     if precision == "int8" and not calibrated:
         raise UsageError(
@@ -105,6 +152,7 @@ def plan_export(
             precision=precision or DEFAULT_PRECISION,
             threads=threads or DEFAULT_THREADS,
             engines=engines,
+            sparse=sparse,
         )
     chosen = graph_format or board.export.format
     uncalibrated = precision is None and board.export.precision == "int8" and not calibrated
@@ -123,5 +171,6 @@ def plan_export(
         engine_options={
             name: board.export.engine_options[name] for name in engines if name in board.export.engine_options
         },
+        sparse=sparse,
         uncalibrated=uncalibrated,
     )

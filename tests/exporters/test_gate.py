@@ -102,7 +102,7 @@ RANKING = [
 def refusal(
     refused: GateReport, ranking: Sequence[LayerError], kept: tuple[str, ...] = (), **changes: str
 ) -> GateError:
-    what = f"{refused.precision} tflite"
+    what = f"{refused.precision} tflite model"
     return gate_error(refused.failures, what=what, precision=refused.precision, ranking=ranking, kept=kept, **changes)
 
 
@@ -256,6 +256,15 @@ def test_other_precisions_have_no_layers_to_blame(precision: str, advice: str) -
     message = str(refusal(report(precision, disagreeing=200), ()))
     assert advice in message
     assert "--keep-float" not in message
+
+
+def test_what_the_bundle_can_do_without_is_said() -> None:
+    refused = report(accuracy=accuracy(0.61, 0.43))
+    message = str(gate_error(refused.failures, what="int8 sparse program", precision="int8", ranking=RANKING, kept=(),
+                             optional="--sparse"))  # fmt: skip
+    assert message.startswith("the int8 sparse program is too far from its checkpoint")
+    assert "--keep-float worst:2" in message
+    assert message.endswith("without --sparse they make a bundle")
 
 
 def test_the_suggested_number_of_layers() -> None:

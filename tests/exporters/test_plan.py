@@ -30,7 +30,19 @@ def test_options_override_the_board() -> None:
     assert (plan.graph_format, plan.precision, plan.threads, plan.suffix) == ("openvino", "fp32", 2, ".xml")
     assert plan.engines == ("openvino",)
     assert not plan.uncalibrated  # fp32 was asked for
-    assert plan.describe() == "fp32 openvino"
+    assert [part.what for part in plan.parts] == ["fp32 openvino model"]
+
+
+def test_sparse_programs_beside_the_graphs() -> None:
+    plan = plan_export(load_board("raspberry-pi-4"), sparse=True, calibrated=True)
+    assert [(part.what, part.suffix, part.engines) for part in plan.parts] == [
+        ("int8 tflite model", ".tflite", ("tflite",)),
+        ("int8 sparse program", ".sparse", ("native",)),
+    ]
+    half = plan_export(None, precision="fp16", sparse=True, calibrated=False)
+    assert [part.what for part in half.parts] == ["fp16 onnx model", "fp32 sparse program"]
+    with pytest.raises(UsageError, match="of another format, and those of --format sparse are sparse programs"):
+        plan_export(None, graph_format="sparse", sparse=True, calibrated=False)
 
 
 def test_a_format_without_half_precision() -> None:

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -25,7 +26,15 @@ from edgekit.bundle import open_bundle
 from edgekit.bundle.golden import verify_bundle
 from edgekit.bundle.manifest import GRAPH_FORMATS
 from edgekit.cli import load_program
-from edgekit.errors import CheckpointError, DataError, ExportError, GateError, StorageError, UsageError
+from edgekit.errors import (
+    CheckpointError,
+    DataError,
+    EngineError,
+    ExportError,
+    GateError,
+    StorageError,
+    UsageError,
+)
 from edgekit.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from edgekit.models.registry import build
 
@@ -134,6 +143,83 @@ def test_a_sparse_program(tmp_path: Path, untrained: Path) -> None:
     assert verify_bundle(out, "native").passed
 
 
+@pytest.mark.parametrize(
+    ("graph_format", "precision", "engines"),
+    [
+        ("onnx", "fp32", ["native", "onnxruntime", "openvino", "onnxruntime-sparse"]),
+        ("tflite", "fp16", ["native", "tflite", "tflite-sparse"]),
+        ("openvino", "fp32", ["native", "openvino", "openvino-sparse"]),
+    ],
+)
+def test_sparse_programs_beside_the_graphs(
+    tmp_path: Path, untrained: Path, monkeypatch: pytest.MonkeyPatch, graph_format: str, precision: str,
+    engines: list[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr("edgekit.backends.openvino_build.COMPILERS", ())  # its Python operator does
+    monkeypatch.delenv("CXX", raising=False)
+    out = tmp_path / "x.edgekit"
+    common = ("--format", graph_format, "--precision", precision, "--sparse")
+    document = json.loads(export(untrained, *common, "-o", out, "--json").stdout)
+    assert document["gate"]["precision"] == precision
+    assert document["sparse_gate"]["passed"] is True
+    assert document["sparse_gate"]["precision"] == "fp32"  # there is no fp16
+    assert document["sparse_gate"]["engine"].startswith("native ")
+    assert document["sparse_gate"]["parity"]["tensors"]["class_logits"]["cosine"] == pytest.approx(1, abs=1e-5)
+    manifest = open_bundle(out).manifest
+    suffix = GRAPH_FORMATS[graph_format][0]
+    section = manifest.document["sparse"]
+    assert section["programs"] == {"omg": "omg.sparse", "detector": "detector.sparse"}
+    assert section["regions"] == {"omg": f"omg.sparse{suffix}", "detector": f"detector.sparse{suffix}"}
+    assert section["break_even"] is section["accuracy"] is None
+    assert section["parity"]["engine"].startswith("native ")
+    assert (document["engines"], manifest.choices) == (engines[1:-1], tuple(engines))
+    checks = {check.engine: check for check in verify_bundle(out).checks}
+    assert {name: check.status for name, check in checks.items()} == dict.fromkeys(engines, "passed")
+    assert checks["native"].tolerance.score == checks[engines[-1]].tolerance.score == 0.002
+    assert checks[engines[1]].tolerance.score == (0.02 if precision == "fp16" else 0.002)
+    assert leftovers(tmp_path) == ["x.edgekit"]
+
+
+def test_a_sparse_program_that_fails_is_named(tmp_path: Path, untrained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from edgekit.exporters import build
+    from edgekit.exporters.gate import run_gate
+
+    def strict(*arguments: Any, **options: Any) -> Any:
+        report = run_gate(*arguments, **options)
+        if not report.engine.startswith("native"):
+            return report
+        return replace(report, parity=replace(report.parity, detections=0, unpaired=99))
+
+    monkeypatch.setattr(build, "run_gate", strict)
+    with pytest.raises(GateError) as refusal:
+        export(untrained, "--half", "--sparse", "-o", tmp_path / "x.edgekit")
+    message = str(refusal.value)
+    assert message.startswith("the fp32 sparse program is too far from its checkpoint, so no bundle was written:\n")
+    assert message.endswith("not the model\nThe graphs beside it passed: without --sparse they make a bundle")
+    assert refusal.value.exit_code == 5
+    assert leftovers(tmp_path) == []
+
+
+def test_sparse_programs_need_the_native_engine(
+    tmp_path: Path, untrained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise EngineError("the kernels of the native engine cannot be loaded")
+
+    monkeypatch.setattr("edgekit.backends.native.require", fail)
+    with pytest.raises(EngineError, match="the kernels of the native engine cannot be loaded"):
+        export(untrained, "--sparse", "-o", tmp_path / "x.edgekit")
+    assert leftovers(tmp_path) == []
+
+
+def test_the_report_has_both(tmp_path: Path, untrained: Path) -> None:
+    lines = export(untrained, "--sparse", "--zip", "-o", tmp_path / "x.edgekit").stdout.splitlines()
+    assert [line.split()[0] for line in lines[1:6]] == ["parity", "accuracy", "beside", "parity", "accuracy"]
+    assert lines[3] == "beside it, fp32 sparse programs"
+    assert lines[4].endswith("CPU)")
+    assert "(native " in lines[4]
+
+
 def test_jetson_settings_and_a_golden_picture_travel(tmp_path: Path, untrained: Path) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
     assert cv2.imwrite(str(tmp_path / "mine.png"), picture)
@@ -168,6 +254,7 @@ def test_an_old_bundle_is_replaced_only_when_asked(tmp_path: Path, untrained: Pa
         (("a.pt", "--target", "rasberry-pi-4"), "did you mean raspberry-pi-4"),
         (("a.pt", "--keep-float", "worst:none"), "expects a positive number of layers"),
         (("a.pt", "--format", "sparse", "--half"), "the format sparse has no half precision; expected fp32 or int8"),
+        (("a.pt", "--format", "sparse", "--sparse"), "those of --format sparse are sparse programs already"),
         (("a.edgekit",), "is no checkpoint"),
     ],
 )
@@ -324,6 +411,30 @@ def test_a_model_that_int8_breaks_is_refused_and_repaired(tmp_path: Path, traine
     }
     assert open_bundle(tmp_path / "x.edgekit").manifest.document["calibration"]["images"] == 100
     assert verify_bundle(tmp_path / "x.edgekit").passed
+
+
+@pytest.mark.slow
+def test_int8_programs_beside_int8_graphs(tmp_path: Path, trained: Path) -> None:
+    """Same pictures, same kept layers; what they make of the golden input is recorded apart."""
+    names = "detector.backbone.blocks.0.project.conv,detector.backbone.blocks.1.expand.conv"
+    common = ("--format", "tflite", "--int8", "--data", trained / "data", "--calib-images", 100, "--max-drop", 10)
+    out = tmp_path / "x.edgekit"
+    document = json.loads(
+        export(trained / "broken.pt", *common, "--keep-float", names, "--sparse", "-o", out, "--json").stdout
+    )
+    before = [document[gate]["accuracy"]["ap50_before"] for gate in ("gate", "sparse_gate")]
+    assert before[0] == before[1]
+    assert document["sparse_gate"]["precision"] == "int8"
+    manifest = open_bundle(out).manifest
+    assert manifest.document["sparse"]["accuracy"]["ap50_after"] == document["sparse_gate"]["accuracy"]["ap50_after"]
+    checks = verify_bundle(out).checks
+    assert [(check.engine, check.status) for check in checks] == [
+        ("native", "passed"), ("tflite", "passed"), ("tflite-sparse", "passed"),
+    ]  # fmt: skip
+    assert (checks[0].score, checks[0].objectness) == (checks[2].score, checks[2].objectness)  # bit for bit the same
+    assert {file for file in manifest.files if "sparse" in file} == {
+        "omg.sparse", "detector.sparse", "omg.sparse.tflite", "detector.sparse.tflite", "golden_output_sparse.json",
+    }  # fmt: skip
 
 
 @pytest.mark.slow

@@ -65,6 +65,18 @@ def test_a_sparse_bundle(tiny: ModuleType, tmp_path: Path) -> None:
     assert "engines           native; 1 threads" in text
 
 
+def test_sparse_programs_beside_the_graphs(tiny: ModuleType, tmp_path: Path) -> None:
+    known = {"cpu": "AMD EPYC", "threads": 2, "engine": "openvino", "share": 0.83}
+    for name, break_even, line in (
+        ("a", None, "for every frame; break-even not measured (edgekit bench sparse)"),
+        ("b", known, "up to 83 % active, above it openvino is faster, measured on AMD EPYC, 2 threads"),
+        ("c", {**known, "share": 1}, "for every frame; never slower than openvino, measured on AMD EPYC, 2 threads"),
+    ):
+        text = output(tiny.write_bundle(tmp_path / name, programs=True, break_even=break_even))
+        assert "engines           native, onnxruntime, openvino, onnxruntime-sparse; 1 threads" in text
+        assert f"sparse programs   {line}" in text
+
+
 def test_a_checkpoint(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="needs torch")
     from edgekit.models.checkpoint import Checkpoint, save_checkpoint
