@@ -192,9 +192,9 @@ def _flush_entry(path: Path) -> None:
 
 
 def _replace(source: Path, destination: Path) -> None:
-    """Rename ``source`` to ``destination``; an old bundle there steps aside first, and comes back on failure."""
-    if not destination.exists():
-        source.rename(destination)
+    """Rename ``source`` to ``destination``; an old folder there steps aside first, and comes back on failure."""
+    if not destination.exists() or (source.is_file() and destination.is_file()):
+        source.replace(destination)
         return
     aside = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", suffix=".old", dir=destination.parent))
     old = aside / destination.name

@@ -11,45 +11,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.backends import Engine, engine_problem, load_engine
-from edgekit.data.letterbox import normalise
+from edgekit.backends import engine_problem, load_engine
 from edgekit.exporters import SUFFIXES, converter
 from edgekit.exporters.calibration import MIN_IMAGES, Calibration, calibration_inputs
 from edgekit.exporters.conversion import Precision
 from edgekit.exporters.equalisation import equalise_file
 from edgekit.exporters.pictures import drawn_scene
 from edgekit.exporters.torch_onnx import export_onnx
-from edgekit.masks.pyramid import Mask
 from edgekit.models.checkpoint import Checkpoint
+from edgekit.profiling.rival import Rival
 from edgekit.spec import DetectorSpec
 
 log = logging.getLogger("edgekit")
 
 FORMATS = {"native": "sparse", "openvino": "openvino", "onnxruntime": "onnx", "tflite": "tflite"}
 """Engine -> the format that it runs fastest."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rival:
-    """The detector graph in one engine."""
-
-    engine: str
-    precision: Precision
-    detail: str
-    """The engine with its version and device."""
-
-    sparse: bool
-    """Whether it skips what the mask leaves out."""
-
-    spec: DetectorSpec
-    loaded: Engine
-
-    def run(self, picture: NDArray[np.uint8], mask: Mask) -> None:
-        """From a letterboxed picture [H, W, 3] to raw heads; what the engine does not normalise itself is included."""
-        image: NDArray[np.uint8] | NDArray[np.float32] = picture
-        if not self.loaded.takes_pixels:
-            image = normalise(picture, self.spec)
-        self.loaded.run({"image": image.transpose(2, 0, 1)[None], "mask": mask[None, None].astype(np.float32)})
 
 
 def detectors(

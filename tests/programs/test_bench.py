@@ -1,11 +1,21 @@
 """``edgekit bench``: every engine that is installed, a row an engine, precision and share."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+
+from edgekit.backends import engine_problem
+from edgekit.bundle import open_bundle
+from edgekit.bundle.golden import verify_bundle
+from edgekit.cli import load_program
+from edgekit.errors import UsageError
+from edgekit.pipeline import open_pipeline
+from edgekit.profiling.machine import cpu_model
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,3 +57,119 @@ def test_a_share_beyond_one():
     done = bench("--active", "1.5")
     assert done.returncode == 2
     assert "--active" in done.stderr
+
+
+# A bundle's own graphs
+
+LAYERS = [
+    {"name": "stem", "kind": "conv", "graph": "detector", "parameters": 10, "macs": 1600, "rows": 4, "columns": 4},
+    {"name": "omg", "kind": "conv", "graph": "omg", "parameters": 10, "macs": 480, "rows": 4, "columns": 4},
+]
+SHARES = (1.0, 0.5, 0.25)
+
+
+def bench_bundle(*arguments):
+    shares = [item for share in SHARES[1:] for item in ("--active", str(share))]
+    words = ["sparse", *map(str, arguments), "--iterations", "2", *shares]
+    result = CliRunner().invoke(load_program("bench"), words, standalone_mode=False)
+    if result.exception is not None:
+        raise result.exception
+    return result
+
+
+@pytest.fixture
+def bundle(tiny, tmp_path, monkeypatch):
+    """Tiny, so that nothing of the network matters: the native engine is much faster than any other."""
+    pytest.importorskip("onnx", reason="the tiny bundle is made with onnx")
+    if problem := engine_problem("native"):
+        pytest.skip(str(problem).splitlines()[0])
+    monkeypatch.delenv("EDGEKIT_ISA", raising=False)
+    return tiny.write_bundle(tmp_path / "tiny.edgekit", programs=True, layers=LAYERS)
+
+
+def test_a_bundle_is_measured_and_told(bundle):
+    document = json.loads(bench_bundle(bundle, "--json", "--threads", 2).stdout)
+    engines = ("native", "onnxruntime", "openvino", "onnxruntime-sparse")
+    assert [(row["engine"], row["active"]) for row in document["rows"]] == [
+        (engine, share) for share in SHARES for engine in engines
+    ]
+    for row in document["rows"]:
+        assert 0 < row["ms_min"] <= row["ms_median"]
+        assert row["threads"] == 2
+        assert row["detail"].endswith("CPU, sparse" if row["engine"].endswith("-sparse") else "CPU")
+    dense, sparse = (row for row in document["rows"][4:6][::-1])
+    assert dense["gmacs_executed"] == dense["gmacs_dense_equivalent"]
+    assert sparse["gmacs_executed"] <= sparse["gmacs_dense_equivalent"]
+    found = document["break_even"]
+    assert found.pop("stored") is True
+    assert found == {"cpu": cpu_model(), "threads": 2, "engine": found["engine"], "share": found["share"]}
+    assert found["engine"] in ("onnxruntime", "openvino")
+    assert 0 <= found["share"] <= 1
+    assert open_bundle(bundle).manifest.document["sparse"]["break_even"] == found
+    assert verify_bundle(bundle).passed
+
+
+def test_what_is_stored_is_what_auto_uses(bundle, monkeypatch):
+    """The dense engine is made to win above half of the cells."""
+    monkeypatch.setattr("edgekit.profiling.share_curve.crossing", lambda *_: 0.5)
+    result = bench_bundle(bundle)
+    assert "| break-even, 50% active" in result.stdout
+    assert "above 50 % active" in open_pipeline(bundle, threads=1).engine_name
+
+
+def test_the_table_the_drawing_and_the_file(bundle, tmp_path):
+    result = bench_bundle(bundle, "--no-store", "--plot", tmp_path / "x.svg")
+    lines = result.stdout.splitlines()
+    assert [line.split()[:2] for line in lines if line.startswith("onnxruntime-sparse")] == [
+        ["onnxruntime-sparse", "fp32"]
+    ] * len(SHARES)
+    assert any(line.endswith("100 % active") for line in lines)
+    assert lines[-1].split()[:3] == ["o", "native", "-"]
+    assert (tmp_path / "x.svg").read_text().startswith("<svg")
+    assert open_bundle(bundle).manifest.sparse.break_even is None
+
+
+def test_a_bundle_that_cannot_be_written_is_a_warning(bundle, monkeypatch, caplog):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write whatever the mode says
+    assert json.loads(bench_bundle(bundle, "--json").stdout)["break_even"]["stored"] is False
+    assert "the break-even is not stored:" in caplog.text
+    assert "is read-only" in caplog.text
+
+
+def test_another_instruction_set_is_not_stored(bundle, monkeypatch, caplog):
+    monkeypatch.setenv("EDGEKIT_ISA", "reference")
+    assert json.loads(bench_bundle(bundle, "--json").stdout)["break_even"]["stored"] is False
+    assert "the break-even is not stored: it is for reference, and usually " in caplog.text
+
+
+def test_an_engine_that_is_absent_is_left_out(bundle, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.setenv("EDGEKIT_ADAPTERS", str(bundle))
+    document = json.loads(bench_bundle(bundle, "--json").stdout)
+    assert {row["engine"] for row in document["rows"]} == {"native", "onnxruntime"}
+    assert document["break_even"]["engine"] == "onnxruntime"
+    assert "onnxruntime-sparse is not measured: there is no edgekit_onnxruntime.so" in caplog.text
+
+
+def test_a_bundle_of_programs_alone_is_measured_alone(tiny, tmp_path, caplog):
+    pytest.importorskip("onnx", reason="the tiny bundle is made with onnx")
+    path = tiny.write_bundle(tmp_path / "tiny.edgekit", "sparse", zipped=True)
+    before = path.read_bytes()
+    result = bench_bundle(path)
+    assert result.stdout.splitlines()[-1].strip() == "o native"
+    assert "MACs are left out" in caplog.text
+    assert "the bundle gets no break-even: it has no dense graphs" in caplog.text
+    assert json.loads(bench_bundle(path, "--json").stdout)["break_even"] is None
+    assert path.read_bytes() == before
+
+
+def test_wrong_use_with_bundles(bundle, tiny, tmp_path):
+    plain = tiny.write_bundle(tmp_path / "plain.edgekit")
+    with pytest.raises(UsageError, match=r"(?s)has no sparse programs to measure.*edgekit export CHECKPOINT --sparse"):
+        bench_bundle(plain)
+    with pytest.raises(UsageError, match="a bundle is measured as it is: leave out --precision and --calib"):
+        bench_bundle(bundle, "--precision", "int8")
+    with pytest.raises(UsageError, match=r"--plot draws the times of a bundle into an \.svg file, got .*x\.png"):
+        bench_bundle(bundle, "--plot", tmp_path / "x.png")
+    with pytest.raises(UsageError, match=r"--plot draws the times of a bundle .* for default"):
+        bench_bundle("default", "--plot", tmp_path / "x.svg")
