@@ -119,6 +119,23 @@ def test_what_becomes_of_the_engines_trials(
     assert re.fullmatch(text, finding.text)
 
 
+def test_sparse_programs_are_tried_first_and_every_name_is_known(
+    tiny: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bundle: Path
+) -> None:
+    path = tiny.write_bundle(tmp_path / "tiny.edgekit", programs=True)
+    assert health._check_bundle("x", path).text.startswith("runs on native ")
+    assert "runs on onnxruntime " in health.verify_on(str(path), "onnxruntime-sparse")
+    assert health._install("onnxruntime-sparse") == 'pip install "edgekit-vision[onnx]"'
+
+    def trial(_function: object, _path: str, engine: str) -> Trial:
+        return Trial(outcome="ok" if engine == "openvino" else "failed", text="why")
+
+    monkeypatch.setattr("edgekit.profiling.probe.in_a_process", trial)
+    finding = health._check_bundle("x", path)
+    assert (finding.status, finding.fix) == ("warn", "edgekit run --engine openvino")
+    assert finding.text == "native does not run it (why), openvino does"
+
+
 def test_a_bundle_that_gives_something_else(tiny: ModuleType, tmp_path: Path) -> None:
     for package in ("onnx", "onnxruntime"):
         pytest.importorskip(package, reason=f"the tiny bundle needs {package}")

@@ -7,6 +7,7 @@ import logging
 from edgekit.backends import Engine, engine_problem, load_engine, usable_engines
 from edgekit.backends.by_share import ByShare
 from edgekit.bundle import Bundle
+from edgekit.bundle.listed import GRAPHS
 from edgekit.bundle.sparse_part import NATIVE, BreakEven
 from edgekit.errors import UsageError
 from edgekit.profiling.machine import cpu_model
@@ -37,9 +38,8 @@ def load_graphs(bundle: Bundle, *, engine: str, threads: int) -> tuple[Engine, E
     # Settings are those of dense graphs: a region is one operator, which runs on the CPU whatever the provider.
     settings = manifest.engine_options.get(engine, {}) if engine in manifest.engines else {}
     options = {**settings, "precision": manifest.precision_of(engine)}
-    graphs = manifest.graphs_of(engine)
     omg, detector = (
-        load_engine(engine, bundle.file(graphs[name]), threads=threads, options=options) for name in ("omg", "detector")
+        load_engine(engine, bundle.graph(name, engine), threads=threads, options=options) for name in GRAPHS
     )
     return omg, detector
 

@@ -34,9 +34,10 @@ class Bundle:
 
     manifest: Manifest
 
-    def graph(self, name: str) -> Path:
-        """The file of the graph ``name``, ``omg`` or ``detector``."""
-        return self.root / self.manifest.graphs[name]
+    def graph(self, name: str, engine: str | None = None) -> Path:
+        """The file of the graph ``name``, ``omg`` or ``detector``: what ``engine``, one of the choices, runs."""
+        manifest = self.manifest
+        return self.root / (manifest.graphs if engine is None else manifest.graphs_of(engine))[name]
 
     def file(self, name: str) -> Path:
         """The file that the manifest lists as ``name``."""

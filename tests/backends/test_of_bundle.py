@@ -186,6 +186,15 @@ def test_an_adapter_that_is_missing_names_the_dense_engine(
     assert (statuses["native"], statuses[name], statuses[f"{name}-sparse"]) == ("passed", "passed", "error")
 
 
+def test_settings_are_those_of_dense_graphs(tiny: ModuleType, tmp_path: Path) -> None:
+    options = {"onnxruntime": {"providers": [{"name": "EvilProvider"}]}, "native": {"x": 1}}
+    path = tiny.write_bundle(tmp_path / "x.edgekit", programs=True, engine_options=options)
+    with pytest.raises(EngineError, match="'EvilProvider' is not allowed"):
+        open_pipeline(path, engine="onnxruntime")
+    for engine in ("native", "onnxruntime-sparse"):
+        assert len(open_pipeline(path, engine=engine).process(tiny.picture()).detections) == 4
+
+
 def test_names_that_the_bundle_has_nothing_for(both: Path, tiny: ModuleType, tmp_path: Path) -> None:
     for name in ("native-sparse", "torch", "tflite-spars"):
         with pytest.raises(UsageError, match=rf"graphs and sparse programs, which '{name}' does not run; its engines"):

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 from edgekit.cli import load_program
 from edgekit.errors import UsageError
+from edgekit.profiling.machine import cpu_model
 
 STAGES = ["letterbox", "mask", "detector", "decode", "total"]
 
@@ -84,6 +85,22 @@ def test_a_sparse_bundle(tiny: ModuleType, tmp_path: Path) -> None:
     assert engine["detail"].startswith("native ")
     assert list(engine["stages"]) == STAGES
     assert document["active_share"] == 2 / 16
+
+
+def test_sparse_programs_beside_the_graphs(tiny: ModuleType, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="the tiny bundle runs on onnxruntime")
+    pytest.importorskip("onnx", reason="the tiny bundle is written with onnx")
+    known = {"cpu": cpu_model(), "threads": 1, "engine": "onnxruntime", "share": 0.1}
+    path = tiny.write_bundle(
+        tmp_path / "tiny.edgekit", programs=True, break_even=known, layers=[layer("detector", 4, 18)]
+    )
+    common = ("--warmup", 0, "--iterations", 2, "--json")
+    document = json.loads(profile(path, *common))
+    engines = ["native", "onnxruntime", "openvino", "onnxruntime-sparse"]
+    assert [engine["engine"] for engine in document["engines"]] == engines
+    assert all(engine["ran"] for engine in document["engines"])
+    (auto,) = json.loads(profile(path, "--engine", "auto", *common))["engines"]
+    assert ", above 10 % active onnxruntime " in auto["detail"]
 
 
 def test_a_bundle_as_tables(bundle: Path) -> None:

@@ -120,6 +120,29 @@ def test_against_another_model(good: Path, pictures: Path) -> None:
     assert all(row["parity"]["detections"] > 0 for row in document["rows"])
 
 
+def test_against_with_sparse_programs(tiny: ModuleType, good: Path, pictures: Path, tmp_path: Path) -> None:
+    both = tiny.write_bundle(tmp_path / "both.edgekit", programs=True, precision="fp16")
+    document = json.loads(output(both, "--against", good, "--source", pictures, "--json"))
+    assert document["passed"] is True
+    assert [(row["engine"].split()[0], row["engine"].endswith(", sparse")) for row in document["rows"]] == [
+        ("native", False), ("onnxruntime", False), ("openvino", False), ("onnxruntime", True),
+    ]  # fmt: skip
+    assert [row["limits"]["box_px"] for row in document["rows"]] == [0.5, 2, 2, 0.5]
+    assert json.loads(output(good, "--against", both, "--source", pictures, "--json"))["passed"] is True
+
+
+def test_tolerances_are_printed_where_they_change(tiny: ModuleType, tmp_path: Path) -> None:
+    lines = output(tiny.write_bundle(tmp_path / "both.edgekit", programs=True)).splitlines()
+    assert [line.split()[0] for line in lines[3:]] == ["allowed", "native", "onnxruntime", "openvino",
+                                                       "onnxruntime-sparse"]  # fmt: skip
+    golden = {"input": "golden_input.png", "output": "golden_output.json",
+              "tolerance": {"objectness": 0.02, "mask_cells": 3, "score": 0.02, "box_px": 1.0}}  # fmt: skip
+    half = tiny.write_bundle(tmp_path / "half.edgekit", programs=True, precision="fp16", golden=golden)
+    assert [line.split()[0] for line in output(half).splitlines()[3:]] == [
+        "allowed", "native", "allowed", "onnxruntime", "openvino", "allowed", "onnxruntime-sparse",
+    ]  # fmt: skip
+
+
 def test_against_prints_a_row_an_engine_and_source(good: Path, pictures: Path) -> None:
     lines = output(good, "--against", good, "--source", pictures, "--source", pictures / "0.png").splitlines()
     assert lines[0].split()[:2] == ["engine", "frames"]
