@@ -162,7 +162,7 @@ def _break_even(bundle: Bundle, curve: ShareCurve, *, threads: int, store: bool)
     from edgekit.backends.native import instruction_sets
     from edgekit.bundle.sparse_part import BreakEven
     from edgekit.bundle.updating import store_break_even
-    from edgekit.errors import StorageError
+    from edgekit.errors import BundleError, StorageError
     from edgekit.profiling.machine import cpu_model
 
     if curve.break_even is None or curve.dense_engine is None:
@@ -178,7 +178,7 @@ def _break_even(bundle: Bundle, curve: ShareCurve, *, threads: int, store: bool)
         try:
             store_break_even(bundle, known)
             stored = True
-        except StorageError as error:
+        except (StorageError, BundleError) as error:  # what was measured is worth printing all the same
             log.warning("the break-even is not stored: %s", error)
     return {**known.to_json(), "stored": stored}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from edgekit.backends import Engine, engine_problem, load_engine, usable_engines
+from edgekit.backends import REGION, Engine, engine_problem, load_engine, usable_engines
 from edgekit.backends.by_share import ByShare
 from edgekit.bundle import Bundle
 from edgekit.bundle.listed import GRAPHS
@@ -83,6 +83,6 @@ def _holds_here(known: BreakEven, *, threads: int) -> bool:
 
 
 def _how_to_add_programs(engine: str) -> str:
-    if engine != NATIVE and not engine.endswith("-sparse"):
+    if engine != NATIVE and not engine.endswith(REGION):
         return ""
     return ".\nMake one that has sparse programs, too, with: edgekit export CHECKPOINT --sparse"

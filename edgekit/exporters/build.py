@@ -144,10 +144,10 @@ def export_bundle(
         UsageError: something is at ``destination``, or a layer name is none.
         GateError: the converted model, or its sparse program, is worse than allowed, or its engine refuses it; the
             worst layers are named.
-        EngineError: the checkpoint itself does not run, for instance because it overflows.
+        EngineError: the checkpoint itself does not run, for instance because it overflows; or sparse programs were
+            asked for, and the native engine does not work here.
         ExportError: a graph cannot be converted.
         MissingDependencyError: a converter, or every engine of the format, is not installed.
-        EngineError: the native engine does not work here, and sparse programs were asked for.
         StorageError: writing failed.
     """
     from edgekit.exporters.torch_onnx import export_onnx
