@@ -41,6 +41,7 @@ void Engine::convolve_as(const Operation& op, const WeightPlan& weights, const M
     result.low = op.low;
     result.high = op.high;
     result.zero_point = plan_.program.tensors[op.output].zero_point;
+    result.bounded = weights.bounded;
     result.residual_scale = op.second_scale;
     result.residual_zero_point = op.second >= 0 ? plan_.program.tensors[op.second].zero_point : 0;
 
@@ -163,6 +164,7 @@ void Engine::filter_rows(const Operation& op, const WeightPlan& weights, const M
     kernel.to.low = op.low;
     kernel.to.high = op.high;
     kernel.to.zero_point = plan_.program.tensors[op.output].zero_point;
+    kernel.to.bounded = weights.bounded;
     for (int index = blocks.from; index < blocks.to; index++) {
         const Panel& panel = weights.panels[index];
         const T* plane = reinterpret_cast<const T*>(input.base) + panel.first_block * input.plane;

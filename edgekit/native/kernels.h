@@ -33,6 +33,7 @@ struct Epilogue {
     int zero_point;             // uint8 results
     float residual_scale;       // uint8: of the residual in units of the result
     int residual_zero_point;
+    bool bounded;               // uint8: whatever the input, no result is beyond 2^30 before it is rounded
 };
 
 // A dense convolution of a few sites: the sum over `taps` and channels of input times weights.

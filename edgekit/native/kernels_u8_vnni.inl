@@ -10,10 +10,26 @@ static inline int32_t four_bytes(const uint8_t* from) {
     return value;
 }
 
-// Sums -> real values. What is beyond any integer stays below 2^30, so that the conversion to integers saturates too.
-static inline __m512 real_values(__m512i sums, __m512i bias, __m512 multipliers) {
-    const __m512 values = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_add_epi32(sums, bias)), multipliers);
-    return _mm512_min_ps(values, _mm512_set1_ps(1073741824.0f));
+// A loop whose counter is a constant: sums that are indexed by it are kept in registers, as GCC fails to see of a loop that
+// it unrolls itself.
+template <class Body, int... Index>
+static inline __attribute__((always_inline)) void repeat(Body body, std::integer_sequence<int, Index...>) {
+    (body(std::integral_constant<int, Index>{}), ...);
+}
+template <int Count, class Body>
+static inline __attribute__((always_inline)) void repeat(Body body) {
+    repeat(body, std::make_integer_sequence<int, Count>{});
+}
+
+// Sums -> integers in units of the result. What may be beyond any integer is kept below 2^30 first, so that the conversion
+// saturates as the reference does; real programs are `bounded`, and need no such care.
+template <bool Bounded>
+static inline __m512i whole_numbers(__m512 values) {
+    return _mm512_cvtps_epi32(Bounded ? values : _mm512_min_ps(values, _mm512_set1_ps(1073741824.0f)));
+}
+
+static inline __m512 real_values(__m512i sums, __m512 multipliers) {
+    return _mm512_mul_ps(_mm512_cvtepi32_ps(sums), multipliers);
 }
 
 // Four times 16 integers -> bytes, in the order of `_mm512_packus_epi16`: saturation clamps to 0..255 on the way.
@@ -27,44 +43,45 @@ static inline __m512i saturated_bytes(__m512i a, __m512i b, __m512i c, __m512i d
     return _mm512_min_epu8(high, _mm512_max_epu8(low, bytes));
 }
 
-template <int Sites, int Blocks>
+// `sums` include the bias.
+template <bool Bounded, int Sites, int Blocks>
 static inline __attribute__((always_inline)) void finish_bytes(const __m512i (&sums)[Sites][Blocks], const Epilogue& to,
                                                                const Branch& branch) {
     auto* output = static_cast<uint8_t*>(branch.output);
     auto* residual = static_cast<const uint8_t*>(branch.residual);
     // Packing four sites leaves dword k of site s at 4 k + s.
     const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-#pragma GCC unroll 4
-    for (int n = 0; n < Blocks; n++) {
-        const __m512i bias = _mm512_loadu_si512(static_cast<const int32_t*>(branch.bias) + n * kBlock);
+    repeat<Blocks>([&](auto n) __attribute__((always_inline)) {
         const __m512 multipliers = _mm512_loadu_ps(branch.multipliers + n * kBlock);
-        const auto whole = [&](int i) __attribute__((always_inline)) {
-            __m512 value = real_values(sums[i][n], bias, multipliers);
-            if (residual) {
-                const ptrdiff_t place = to.residual_positions ? to.residual_positions[i] : i;
-                const uint8_t* from = residual + place * kBlock + n * to.residual_plane;
-                const __m512i more = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
-                const __m512i centred = _mm512_sub_epi32(more, _mm512_set1_epi32(to.residual_zero_point));
-                value = _mm512_add_ps(value,
-                                      _mm512_mul_ps(_mm512_cvtepi32_ps(centred), _mm512_set1_ps(to.residual_scale)));
-            }
-            return _mm512_cvtps_epi32(_mm512_min_ps(value, _mm512_set1_ps(1073741824.0f)));
-        };
         uint8_t* plane = output + n * to.output_plane;
-#pragma GCC unroll 4
-        for (int i = 0; i < Sites; i += 4) {
-            const int left = Sites - i < 4 ? Sites - i : 4;
-            const __m512i none = _mm512_setzero_si512();
+        repeat<(Sites + 3) / 4>([&](auto four) __attribute__((always_inline)) {
+            constexpr int i = four * 4, left = Sites - i < 4 ? Sites - i : 4;
+            const auto whole = [&](auto k) __attribute__((always_inline)) {
+                constexpr int site = i + k;
+                if constexpr (site >= Sites) {
+                    return _mm512_setzero_si512();
+                } else {
+                    __m512 value = real_values(sums[site][n], multipliers);
+                    if (residual) {
+                        const ptrdiff_t place = to.residual_positions ? to.residual_positions[site] : site;
+                        const uint8_t* from = residual + place * kBlock + n * to.residual_plane;
+                        const __m512i more = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+                        const __m512i centred = _mm512_sub_epi32(more, _mm512_set1_epi32(to.residual_zero_point));
+                        value = _mm512_add_ps(
+                            value, _mm512_mul_ps(_mm512_cvtepi32_ps(centred), _mm512_set1_ps(to.residual_scale)));
+                    }
+                    return whole_numbers<Bounded>(value);
+                }
+            };
             const __m512i packed =
-                saturated_bytes(whole(i), left > 1 ? whole(i + 1 < Sites ? i + 1 : i) : none,
-                                left > 2 ? whole(i + 2 < Sites ? i + 2 : i) : none,
-                                left > 3 ? whole(i + 3 < Sites ? i + 3 : i) : none, to);
+                saturated_bytes(whole(std::integral_constant<int, 0>{}), whole(std::integral_constant<int, 1>{}),
+                                whole(std::integral_constant<int, 2>{}), whole(std::integral_constant<int, 3>{}), to);
             const __m512i bytes = _mm512_permutexvar_epi32(order, packed);
             if (!to.positions || to.positions[i + left - 1] - to.positions[i] == left - 1) {
                 uint8_t* at = plane + static_cast<ptrdiff_t>(to.positions ? to.positions[i] : i) * kBlock;
                 _mm512_mask_storeu_epi64(at, static_cast<__mmask8>((1 << 2 * left) - 1), bytes);
             } else {
-                const auto store = [&](int site, __m128i sixteen) {
+                const auto store = [&](int site, __m128i sixteen) __attribute__((always_inline)) {
                     if (site < left)
                         _mm_storeu_si128(
                             reinterpret_cast<__m128i*>(plane + static_cast<ptrdiff_t>(to.positions[i + site]) * kBlock),
@@ -75,8 +92,8 @@ static inline __attribute__((always_inline)) void finish_bytes(const __m512i (&s
                 store(2, _mm512_extracti32x4_epi32(bytes, 2));
                 store(3, _mm512_extracti32x4_epi32(bytes, 3));
             }
-        }
-    }
+        });
+    });
 }
 
 template <int Sites, int Blocks>
@@ -90,9 +107,7 @@ static inline __attribute__((always_inline)) void finish_floats(const __m512i (&
         const ptrdiff_t other = to.residual_positions ? to.residual_positions[i] : i;
 #pragma GCC unroll 4
         for (int n = 0; n < Blocks; n++) {
-            const __m512i bias = _mm512_loadu_si512(static_cast<const int32_t*>(branch.bias) + n * kBlock);
-            __m512 value = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_add_epi32(sums[i][n], bias)),
-                                         _mm512_loadu_ps(branch.multipliers + n * kBlock));
+            __m512 value = real_values(sums[i][n], _mm512_loadu_ps(branch.multipliers + n * kBlock));
             if (residual) value = _mm512_add_ps(value, _mm512_loadu_ps(residual + other * kBlock + n * to.residual_plane));
             _mm512_storeu_ps(row + n * to.output_plane, _mm512_min_ps(high, _mm512_max_ps(low, value)));
         }
@@ -102,11 +117,14 @@ static inline __attribute__((always_inline)) void finish_floats(const __m512i (&
 // Convolution weights: [taps][channels / 4][16 * blocks][4].
 template <int Sites, int Blocks, class Out>
 static void conv_u8_vnni(const ConvTileU8& tile) {
+    const auto bias = [&](int branch, int n) __attribute__((always_inline)) {
+        return _mm512_loadu_si512(static_cast<const int32_t*>(tile.to.branches[branch].bias) + n * kBlock);
+    };
     __m512i sums[Sites][Blocks];
 #pragma GCC unroll 16
     for (int i = 0; i < Sites; i++)
 #pragma GCC unroll 4
-        for (int n = 0; n < Blocks; n++) sums[i][n] = _mm512_setzero_si512();
+        for (int n = 0; n < Blocks; n++) sums[i][n] = bias(0, n);
     auto* weights = static_cast<const int8_t*>(tile.weights);
     const auto step = [&](const uint8_t* input) __attribute__((always_inline)) {
         __m512i w[Blocks];
@@ -132,10 +150,22 @@ static void conv_u8_vnni(const ConvTileU8& tile) {
         for (int c = 0; c < left; c += 4) step(input + c);
     }
     for (int branch = 0; branch < tile.to.branch_count; branch++) {
-        if constexpr (sizeof(Out) == 1)
-            finish_bytes<Sites, Blocks>(sums, tile.to, tile.to.branches[branch]);
-        else
+        if (branch) {
+#pragma GCC unroll 16
+            for (int i = 0; i < Sites; i++) {
+#pragma GCC unroll 4
+                for (int n = 0; n < Blocks; n++) {
+                    const __m512i other = _mm512_sub_epi32(bias(branch, n), bias(branch - 1, n));
+                    sums[i][n] = _mm512_add_epi32(sums[i][n], other);
+                }
+            }
+        }
+        if constexpr (sizeof(Out) == 4)
             finish_floats<Sites, Blocks>(sums, tile.to, tile.to.branches[branch]);
+        else if (tile.to.bounded)
+            finish_bytes<true, Sites, Blocks>(sums, tile.to, tile.to.branches[branch]);
+        else
+            finish_bytes<false, Sites, Blocks>(sums, tile.to, tile.to.branches[branch]);
     }
 }
 
@@ -173,7 +203,7 @@ static inline __attribute__((always_inline)) __m512i four_sites(const uint8_t* f
     return _mm512_shuffle_i32x4(a, b, 0x88);
 }
 
-template <class Out, int Stride>
+template <class Out, int Stride, bool Bounded>
 static void depthwise3x3_u8_vnni(const DepthwiseRunU8& run) {
     const Epilogue& to = run.to;
     const Branch& branch = to.branches[0];
@@ -210,13 +240,11 @@ static void depthwise3x3_u8_vnni(const DepthwiseRunU8& run) {
         add(w[2], tap(2, 2), none, none, none);
         __m512 values[4];
 #pragma GCC unroll 4
-        for (int q = 0; q < 4; q++)
-            values[q] = sizeof(Out) == 1 ? real_values(sums[q], none, multipliers[q])
-                                         : _mm512_mul_ps(_mm512_cvtepi32_ps(sums[q]), multipliers[q]);
+        for (int q = 0; q < 4; q++) values[q] = real_values(sums[q], multipliers[q]);
         const int left = run.length - i < 4 ? run.length - i : 4;
         if constexpr (sizeof(Out) == 1) {
-            const __m512i bytes = saturated_bytes(_mm512_cvtps_epi32(values[0]), _mm512_cvtps_epi32(values[1]),
-                                                  _mm512_cvtps_epi32(values[2]), _mm512_cvtps_epi32(values[3]), to);
+            const __m512i bytes = saturated_bytes(whole_numbers<Bounded>(values[0]), whole_numbers<Bounded>(values[1]),
+                                                  whole_numbers<Bounded>(values[2]), whole_numbers<Bounded>(values[3]), to);
             _mm512_mask_storeu_epi64(output + i * kBlock, static_cast<__mmask8>((1 << 2 * left) - 1), bytes);
         } else {
             alignas(64) float parts[4][16];
@@ -255,8 +283,11 @@ static void depthwise_any_u8_vnni(const DepthwiseRunU8& run) {
 
 template <class Out>
 static void depthwise_u8_vnni(const DepthwiseRunU8& run) {
-    if (run.kernel_rows == 3 && run.kernel_columns == 3 && run.stride == 1) return depthwise3x3_u8_vnni<Out, 1>(run);
-    if (run.kernel_rows == 3 && run.kernel_columns == 3 && run.stride == 2) return depthwise3x3_u8_vnni<Out, 2>(run);
+    const bool three = run.kernel_rows == 3 && run.kernel_columns == 3, bounded = sizeof(Out) == 4 || run.to.bounded;
+    if (three && run.stride == 1)
+        return bounded ? depthwise3x3_u8_vnni<Out, 1, true>(run) : depthwise3x3_u8_vnni<Out, 1, false>(run);
+    if (three && run.stride == 2)
+        return bounded ? depthwise3x3_u8_vnni<Out, 2, true>(run) : depthwise3x3_u8_vnni<Out, 2, false>(run);
     depthwise_any_u8_vnni<Out>(run);
 }
 

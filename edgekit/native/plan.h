@@ -52,6 +52,7 @@ struct WeightPlan {
     Buffer weights;
     std::vector<float> bias[2], multipliers[2];
     std::vector<int32_t> integer_bias[2];
+    bool bounded = false;           // see Epilogue
 };
 
 struct Step {

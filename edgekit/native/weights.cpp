@@ -1,5 +1,6 @@
 // Weights as the kernels read them: panels of filters, channels where the input's layout has them.
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "plan.h"
@@ -13,12 +14,22 @@ class Packer {
         : program_(program), layouts_(layouts), kernels_(kernels) {}
 
     WeightPlan pack(const Operation& op) {
-        if (op.kind == Kind::conv) return pack_conv(op);
-        if (op.kind == Kind::depthwise || op.kind == Kind::deconv) return pack_depthwise(op);
-        return {};
+        WeightPlan plan;
+        if (op.kind == Kind::conv) plan = pack_conv(op);
+        if (op.kind == Kind::depthwise || op.kind == Kind::deconv) plan = pack_depthwise(op);
+        plan.bounded = bounded(op, plan);
+        return plan;
     }
 
   private:
+    // A sum is less than 2^31, so a quarter of it and what may be added are less than 2^30. Real multipliers are far smaller.
+    static bool bounded(const Operation& op, const WeightPlan& plan) {
+        const auto small = [](float multiplier) { return std::abs(multiplier) <= 0.25f; };
+        for (const auto& multipliers : plan.multipliers)
+            if (!std::all_of(multipliers.begin(), multipliers.end(), small)) return false;
+        return op.second < 0 || std::abs(op.second_scale) <= 1048576.0f;
+    }
+
     const TensorShape& tensor(int index) { return program_.tensors[index]; }
 
     WeightPlan pack_conv(const Operation& op) {

@@ -86,6 +86,11 @@ std::vector<int32_t> random_positions(int count) {
 }
 
 // Bounds of a uint8 result: integers, most often the whole range.
+// Whether sums of 32 bits stay far below 2^30 when they are multiplied: kernels may then save a comparison.
+bool is_bounded(const std::vector<float>& multipliers) {
+    return std::all_of(multipliers.begin(), multipliers.end(), [](float value) { return std::abs(value) <= 0.25f; });
+}
+
 void random_integer_bounds(Epilogue& to) {
     to.low = 0;
     to.high = 255;
@@ -148,6 +153,7 @@ struct Conv {
             random_float_bounds(to);
         to.residual_scale = real(0.01f, 2.0f);
         to.residual_zero_point = integer(0, 255);
+        to.bounded = is_bounded(multipliers[0]) && is_bounded(multipliers[1]) && chance(2);
     }
 
     static std::vector<In> random_input(size_t count) {
@@ -348,6 +354,7 @@ void test_depthwise(const Kernels& kernels, int rows, int columns, int stride, i
     to.branches[0].bias =
         integers ? static_cast<const void*>(integer_bias.data()) : static_cast<const void*>(bias.data());
     to.branches[0].multipliers = integers ? multipliers.data() : nullptr;
+    to.bounded = is_bounded(multipliers) && chance(2);
 
     const auto run = [&](const Kernels& with) {
         std::vector<Out> output(static_cast<size_t>(length + 5) * kBlock,
