@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Make the detector that edgekit ships from a checkpoint: ``scripts/make_default.py runs/x/best.pt --data DIR``.
 
-Writes ``default.pt`` (float16 weights, at most 8 MB) and ``default.edgekit`` (TFLite int8 behind its gate, at most
-5 MB) into ``edgekit/assets/``. The golden picture is a frame of the demo: no photograph of the training data travels.
+Writes ``default.pt`` (float16 weights, at most 8 MB) and ``default.edgekit`` (int8 sparse programs for the native engine,
+behind their gate, at most 5 MB) into ``edgekit/assets/``. The golden picture is a frame of the demo: no photograph of the
+training data travels.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def main(checkpoint: Path, data: Path, limit: int | None, keep_float: str | None
             frame = next(frame for frame in source if frame.index == GOLDEN_FRAME)
         cv2.imwrite(str(golden), cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR))
         command = [sys.executable, "-m", "edgekit.cli", "export", str(default_checkpoint()),
-                   "--format", "tflite", "--precision", "int8", "--calib", str(data), "--data", str(data),
+                   "--format", "sparse", "--precision", "int8", "--calib", str(data), "--data", str(data),
                    "--golden", str(golden), "--zip", "--overwrite", "-o", str(default_bundle())]  # fmt: skip
         if keep_float is not None:
             command += ["--keep-float", keep_float]
