@@ -137,6 +137,7 @@ class _Weights:
         outputs, kernel, count = layer.number(0), layer.number(1), layer.number(6)
         groups = layer.number(7, 1)
         sane = 0 < outputs <= MOST_CHANNELS and 0 < kernel <= MOST_KERNEL and 0 < groups <= outputs
+        sane = sane and outputs % groups == 0
         inputs = count // (outputs * kernel * kernel) * groups if sane else 0
         if not sane or not 0 < inputs <= MOST_CHANNELS or count * groups != outputs * inputs * kernel * kernel:
             raise CheckpointError(f"{self.path}: layer {layer.name} has impossible sizes {layer.settings}")

@@ -20,7 +20,7 @@ static inline __attribute__((always_inline)) void weigh_pixels(const float* sums
                                                                int taps, int count, uint8_t* to) {
     using Four = float __attribute__((vector_size(16)));
     using FourWhole = int32_t __attribute__((vector_size(16)));
-    using Bytes = uint8_t __attribute__((vector_size(16)));
+    using FourBytes = uint8_t __attribute__((vector_size(4)));
     const auto load = [](const float* from) {
         Four value;
         std::memcpy(&value, from, sizeof value);
@@ -32,8 +32,8 @@ static inline __attribute__((always_inline)) void weigh_pixels(const float* sums
         Four sum = load(from) * weights[0];  // three channels, and one of the next pixel
         for (int k = 1; k < most; k++) sum += load(from + k * 3) * weights[k];
         const FourWhole whole = __builtin_convertvector(sum + 0.5f, FourWhole);
-        const Bytes order{0, 4, 8, 12}, bytes = __builtin_shuffle(reinterpret_cast<Bytes>(whole), order);
-        std::memcpy(to, &bytes, 4);  // the fourth byte is the next pixel's, or slack
+        const FourBytes bytes = __builtin_convertvector(whole, FourBytes);
+        std::memcpy(to, &bytes, sizeof bytes);  // the fourth byte is the next pixel's, or slack
     }
 }
 
