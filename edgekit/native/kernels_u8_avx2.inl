@@ -10,6 +10,7 @@ static inline __attribute__((always_inline)) __m256i load_bytes(const void* from
 }
 
 // What turns real results into bytes. Read once: stores of bytes could change an Epilogue, for all the compiler knows.
+// Made for float results too, whose bounds may be infinite.
 struct Rounding {
     __m256 high;
     __m256i zero_point, low;
@@ -18,7 +19,7 @@ struct Rounding {
     Rounding(const Epilogue& to, __m256i order_)
         : high(_mm256_set1_ps(to.high - static_cast<float>(to.zero_point))),
           zero_point(_mm256_set1_epi16(static_cast<int16_t>(to.zero_point))),
-          low(_mm256_set1_epi8(static_cast<char>(static_cast<int>(to.low)))),
+          low(_mm256_set1_epi8(static_cast<char>(to.low > 0.0f && to.low < 256.0f ? static_cast<int>(to.low) : 0))),
           order(order_) {}
 
     // One site as 16 bits: the lower halves of both, then the upper halves of both. Packing saturates, so only what is
