@@ -62,7 +62,7 @@ def main(
     from edgekit.errors import UsageError
     from edgekit.metrics.evaluation import uses_omg
     from edgekit.pipeline import resolve_model
-    from edgekit.profiling.engines import CentredMask, golden_frames, profile_engines, source_frames
+    from edgekit.profiling.engines import ShareMask, golden_frames, profile_engines, source_frames
     from edgekit.profiling.gemm import ceilings_gmacs
     from edgekit.profiling.machine import describe_machine
 
@@ -75,7 +75,7 @@ def main(
         path,
         frames,
         engine=engine,
-        mask=mask if active is None else CentredMask(active),
+        mask=mask if active is None else ShareMask(active),
         threads=threads,
         warmup=warmup,
         iterations=iterations,

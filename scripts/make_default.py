@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Make the detector that edgekit ships from a checkpoint: ``scripts/make_default.py runs/x/best.pt --data DIR``.
 
-Writes ``default.pt`` (float16 weights, at most 8 MB) and ``default.edgekit`` (int8 sparse programs for the native engine,
-behind their gate, at most 5 MB) into ``edgekit/assets/``. The golden picture is a frame of the demo: no photograph of the
-training data travels.
+Writes ``default.pt`` (float16 weights, at most 8 MB) and ``default.edgekit`` (int8 sparse programs for the native
+engine, behind their gate, at most 5 MB) into ``edgekit/assets/``. The golden picture is a frame of the demo: no
+photograph of the training data travels.
 """
 
 from __future__ import annotations

@@ -151,8 +151,8 @@ def mask_every(data: Path, _: Path) -> dict[str, Any]:
     return {
         "columns": ["--mask-every", "AP50", "mask recall", "active", "executed MACs"],
         "rows": rows,
-        "note": "The shipped bundle on pets09, 795 frames at 7 a second, persons walking; what moves where the mask does "
-        "not look ends a mask sooner. Executed MACs count the mask network where it ran.",
+        "note": "The shipped bundle on pets09, 795 frames, 7 a second, of persons who walk; what moves where the mask "
+        "does not look ends a mask sooner. Executed MACs count the mask network where it ran.",
     }
 
 
@@ -206,7 +206,8 @@ def training(_: Path, run: Path) -> dict[str, Any]:
 
 
 TABLES: dict[str, Callable[[Path, Path], dict[str, Any]]] = {
-    function.__name__: function for function in (networks, accuracy, masks, gate, engines, latency, mask_every, sparse, training)
+    function.__name__: function
+    for function in (networks, accuracy, masks, gate, engines, latency, mask_every, sparse, training)
 }
 
 

@@ -9,14 +9,13 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from edgekit.bundle import Bundle, open_bundle
 from edgekit.cameras import Frame, open_source
 from edgekit.errors import EngineError, MissingDependencyError, SourceError
 from edgekit.masks.pyramid import Mask
 from edgekit.masks.sources import MaskInput, MaskSource
 from edgekit.pipeline import Pipeline, is_checkpoint, open_pipeline, pipeline_of
+from edgekit.profiling.blobs import blob_mask
 from edgekit.profiling.latency import Latency
 from edgekit.profiling.stages import stage_latencies
 
@@ -49,21 +48,15 @@ class EngineProfile:
 
 
 @dataclass(frozen=True)
-class CentredMask:
-    """A mask source for measuring: a given share of the grid is active, a blob around its centre."""
+class ShareMask:
+    """A mask source for measuring: a given share of the grid is active."""
 
     share: float
-    """0..1 of the cells; rounded to whole cells, at least one unless it is 0."""
+    """0..1 of the cells; rounded to whole cells."""
 
     def __call__(self, frame: MaskInput) -> Mask:
         """The same mask for every frame."""
-        grid = frame.spec.mask_grid
-        offsets = np.arange(grid) - (grid - 1) / 2
-        distance = np.maximum(np.abs(offsets[:, None]), np.abs(offsets[None, :]))
-        count = max(round(self.share * grid * grid), int(self.share > 0))
-        mask = np.zeros(grid * grid, np.bool_)
-        mask[np.argsort(distance, axis=None, kind="stable")[:count]] = True
-        return mask.reshape(grid, grid)
+        return blob_mask(self.share, grid=frame.spec.mask_grid, seed=0)
 
 
 def source_frames(text: str, *, limit: int) -> list[Frame]:
