@@ -71,6 +71,7 @@ class Pipeline:
         self.omg = omg
         self.detector = detector
         self.mask_source = mask_source
+        self._previous: Detections | None = None  # of the picture before; only the mask source ``tracks`` looks at it
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -110,13 +111,20 @@ class Pipeline:
         clock.lap("letterbox")
         objectness = functools.cache(functools.partial(self.objectness, image))
         mask = self.mask_source(
-            MaskInput(letterboxed=letterboxed, spec=self.spec, objectness=objectness, truth_xyxy=truth_xyxy)
+            MaskInput(
+                letterboxed=letterboxed,
+                spec=self.spec,
+                objectness=objectness,
+                truth_xyxy=truth_xyxy,
+                previous=self._previous,
+            )
         )
         clock.lap("mask")
         raw = self.detect(image, mask) if mask.any() else None
         clock.lap("detector")
         threshold = self.spec.score_threshold if score_threshold is None else score_threshold
         detections = postprocess(self.spec, *raw, mask, letterboxed, threshold) if raw else Detections.empty()
+        self._previous = detections
         clock.lap("decode")
         return FrameResult(
             detections=detections,

@@ -30,7 +30,7 @@ MAX_FRAMES = 32
     help="native, tflite, openvino, onnxruntime, tflite-sparse and so on, torch, or all present.",
 )  # fmt: skip
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="CPU threads.")
-@click.option("--mask", default="omg", show_default=True, help="omg, off, truth, FILE.json, a+b or a&b.")
+@click.option("--mask", default="omg", show_default=True, help="omg, off, tracks, truth, FILE.json, a+b or a&b.")
 @click.option(
     "--active", type=click.FloatRange(0, 1), metavar="SHARE", help="Instead of --mask: this share of cells is active."
 )

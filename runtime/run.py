@@ -47,10 +47,14 @@ LIVE_FPS = 15.0
     help="auto, native, tflite, openvino, onnxruntime, tflite-sparse and so on, or torch.",
 )  # fmt: skip
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: as the bundle says]")
-@click.option("--mask", default="omg", show_default=True, help="Where to look: omg, off, FILE.json, a+b, a&b.")
+@click.option("--mask", default="omg", show_default=True, help="Where to look: omg, off, tracks, FILE.json, a+b, a&b.")
 @click.option(
     "--mask-every", type=click.IntRange(min=1), default=1, show_default=True, metavar="N",
     help="Keep a mask for up to N frames while nothing moves outside it: for fixed cameras.",
+)  # fmt: skip
+@click.option(
+    "--mask-hold", type=click.IntRange(min=0), default=0, show_default=True, metavar="N",
+    help="Keep a cell active for N more frames: finds small objects better, for a little more time.",
 )  # fmt: skip
 @click.option(
     "--conf", "--threshold", type=click.FloatRange(0, 1), help="Lowest score to report.  [default: as the bundle says]"
@@ -71,6 +75,7 @@ def main(
     threads: int | None,
     mask: str,
     mask_every: int,
+    mask_hold: int,
     conf: float | None,
     iou: float | None,
     jsonl: str,
@@ -88,7 +93,7 @@ def main(
     completes its files.
     """
     from edgekit.cameras import open_source
-    from edgekit.masks.reuse import Reused
+    from edgekit.masks.reuse import on_video
     from edgekit.pipeline import open_pipeline
     from edgekit.sinks.summary import Summary
 
@@ -98,7 +103,7 @@ def main(
         stack.enter_context(_ends_once())
         frames = stack.enter_context(open_source(source_name, loop=loop))
         pipeline = open_pipeline(model_name, engine=engine, mask=mask, threads=threads)
-        pipeline = pipeline.with_mask(Reused(pipeline.mask_source, every=mask_every))
+        pipeline = pipeline.with_mask(on_video(pipeline.mask_source, every=mask_every, hold=mask_hold))
         if iou is not None:
             pipeline.spec = replace(pipeline.spec, nms_iou=iou)
         log.info("%s on %s, mask %s", model_name, pipeline.engine_name, mask)

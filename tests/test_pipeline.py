@@ -291,3 +291,12 @@ def test_a_checkpoint_runs_on_torch(checkpoint: Path) -> None:
     assert len(result.detections) > 0
     with pytest.raises(UsageError, match="a checkpoint runs on torch, not on 'openvino'"):
         open_pipeline(checkpoint, engine="openvino")
+
+
+def test_tracks_follow_what_the_frame_before_had(bundle: Path, tiny: ModuleType) -> None:
+    pipeline = open_pipeline(bundle, mask="omg+tracks")
+    first, second = (pipeline.process(tiny.picture()) for _ in range(2))
+    assert first.mask.sum() == 2
+    assert (second.mask >= first.mask).all()
+    assert second.mask.sum() > 2
+    assert pipeline.with_mask("omg+tracks").process(tiny.picture()).mask.sum() == 2, "another stream starts anew"

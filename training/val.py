@@ -31,10 +31,14 @@ if TYPE_CHECKING:
     "--engine", default="auto", show_default=True,
     help="native, tflite, openvino, onnxruntime, tflite-sparse and so on, or torch.",
 )  # fmt: skip
-@click.option("--mask", default="omg", show_default=True, help="omg, off, truth, FILE.json, a+b or a&b.")
+@click.option("--mask", default="omg", show_default=True, help="omg, off, tracks, truth, FILE.json, a+b or a&b.")
 @click.option(
     "--mask-every", type=click.IntRange(min=1), default=1, show_default=True, metavar="N",
     help="Keep a mask for up to N frames, for frames of one camera in order.",
+)  # fmt: skip
+@click.option(
+    "--mask-hold", type=click.IntRange(min=0), default=0, show_default=True, metavar="N",
+    help="Keep a cell active for N more frames of one camera.",
 )  # fmt: skip
 @click.option(
     "--conf", type=click.FloatRange(0, 1), default=0.01, show_default=True, help="Lowest score of a detection."
@@ -57,6 +61,7 @@ def main(
     engine: str,
     mask: str,
     mask_every: int,
+    mask_hold: int,
     conf: float,
     limit: int | None,
     threads: int | None,
@@ -73,7 +78,7 @@ def main(
     """
     from edgekit.data.class_map import parse_class_map
     from edgekit.data.datasets import open_dataset
-    from edgekit.masks.reuse import Reused
+    from edgekit.masks.reuse import on_video
     from edgekit.metrics.detection import require_pycocotools
     from edgekit.metrics.evaluation import Evaluator
     from edgekit.metrics.layers import layer_table
@@ -91,7 +96,7 @@ def main(
     if zeros:
         pipeline, counters = _with_counters(path, pipeline, threads or 1)
     sources = {text: pipeline.with_mask(text).mask_source for text in masks}
-    sources[mask] = Reused(sources[mask], every=mask_every)
+    sources[mask] = on_video(sources[mask], every=mask_every, hold=mask_hold)
     evaluators = {
         text: Evaluator(pipeline.with_mask(source), layers, score_threshold=conf, zeros=counter)
         for (text, source), counter in zip(sources.items(), counters, strict=False)

@@ -1,7 +1,8 @@
 """A mask that outlives its frame: on a fixed camera the next frame needs nearly the same one.
 
 A mask network takes a good part of a sparse frame's time, and the native engine rebuilds its tables only when the mask
-changes. So a mask is kept for a number of frames, unless something moves where it does not look.
+changes. So a mask is kept for a number of frames, unless something moves where it does not look (``Reused``). And where
+a network is unsure of a cell it was sure of it a moment ago, so a cell that was wanted stays active (``Held``).
 """
 
 from __future__ import annotations
@@ -16,6 +17,37 @@ from edgekit.masks.sources import MaskInput, MaskSource
 MOVED = 6.0
 """Grey levels 0..255 by which the mean of an inactive cell must change for a new mask: the noise of a cell's 256 pixels
 is far below, a person who walks into it far above."""
+
+
+class Held:
+    """What ``source`` has wanted in this frame or in one of the ``frames`` before it.
+
+    For consecutive frames of one camera; make another one for another stream.
+    """
+
+    def __init__(self, source: MaskSource, *, frames: int) -> None:
+        """Raises ``ValueError`` unless ``frames`` is at least 0, which is ``source`` itself."""
+        if frames < 0:
+            raise ValueError(f"a cell is held for no frames or some, got {frames}")
+        self._source = source
+        self._frames = frames
+        self._left: NDArray[np.int64] = np.zeros((0, 0), np.int64)  # [G, G] frames for which a cell is still held
+
+    def __call__(self, frame: MaskInput) -> Mask:
+        """The mask of ``frame`` and what is left of earlier ones."""
+        mask = self._source(frame)
+        if self._left.shape != mask.shape:
+            self._left = np.zeros(mask.shape, np.int64)
+        self._left = np.where(mask, self._frames + 1, self._left)
+        held = self._left > 0
+        self._left -= held
+        return held
+
+
+def on_video(source: MaskSource, *, every: int, hold: int) -> MaskSource:
+    """``source`` for the frames of one camera: asked every ``every`` frames, its cells held for ``hold`` more."""
+    kept = source if every == 1 else Reused(source, every=every)
+    return kept if hold == 0 else Held(kept, frames=hold)
 
 
 class Reused:

@@ -5,6 +5,7 @@
 =================== ==================================================================================
 ``omg``             the OMG network: cells whose objectness reaches the frame's threshold, dilated
 ``off``             every cell active, padding too: the plain detector, bit for bit
+``tracks``          the cells in and around what was found in the frame before: for ``omg+tracks`` on video
 ``truth``           the cells under ground-truth boxes: a perfect mask, for analysis
 ``FILE.json``       the cells under polygons (``edgekit.masks.polygon`` has the format)
 ``a+b``             union
@@ -26,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.data.letterbox import Letterboxed
+from edgekit.detections import Detections
 from edgekit.errors import UsageError
 from edgekit.masks.polygon import polygons_to_mask, read_polygons
 from edgekit.masks.pyramid import Mask, boxes_to_mask, dilate
@@ -49,6 +51,9 @@ class MaskInput:
     truth_xyxy: NDArray[np.float32] | None = None
     """Ground-truth boxes [N, 4] in pixels of the source picture, where they are known."""
 
+    previous: Detections | None = None
+    """What was found in the frame before, in pixels of the source picture; None for a first frame."""
+
 
 class MaskSource(Protocol):
     """Gives the mask [G, G] of one frame, G = ``frame.spec.mask_grid``."""
@@ -68,6 +73,23 @@ def omg(frame: MaskInput) -> Mask:
 def off(frame: MaskInput) -> Mask:
     """Every cell, padding included: the detector without a mask."""
     return np.ones((frame.spec.mask_grid, frame.spec.mask_grid), np.bool_)
+
+
+def tracks(frame: MaskInput) -> Mask:
+    """Every cell that something found in the frame before touches, or comes within half a cell of.
+
+    The mask network keeps as little of a small object as it takes to see it, and a detector wants some of what is
+    around it. Nothing new is ever found with this alone: it is for unions.
+    """
+    spec = frame.spec
+    if frame.previous is None:
+        return np.zeros((spec.mask_grid, spec.mask_grid), np.bool_)
+    sure = frame.previous.scores >= spec.score_threshold  # an evaluation keeps far less likely ones, too
+    boxes = frame.letterboxed.to_input(frame.previous.boxes_xyxy[sure])
+    half_x, half_y = spec.width / (2 * spec.mask_grid), spec.height / (2 * spec.mask_grid)
+    boxes += np.array([-half_x, -half_y, half_x, half_y], np.float32)
+    cells = boxes_to_mask(boxes, grid=spec.mask_grid, height=spec.height, width=spec.width)
+    return cells & picture_cells(frame.letterboxed, spec)
 
 
 def truth(frame: MaskInput) -> Mask:
@@ -133,7 +155,7 @@ class Intersection:
         return mask
 
 
-NAMED: dict[str, MaskSource] = {"omg": omg, "off": off, "truth": truth}
+NAMED: dict[str, MaskSource] = {"omg": omg, "off": off, "tracks": tracks, "truth": truth}
 """The sources that need no file."""
 
 

@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from edgekit.data.letterbox import letterbox
+from edgekit.detections import Detections
 from edgekit.errors import UsageError
 from edgekit.masks.pyramid import Mask
 from edgekit.masks.sources import MaskInput, MaskSource, parse_mask_source, picture_cells
@@ -38,13 +39,19 @@ class Objectness:
 
 
 def frame(
-    *, height: int = 80, width: int = 80, objectness: Objectness | None = None, truth: list[list[float]] | None = None
+    *,
+    height: int = 80,
+    width: int = 80,
+    objectness: Objectness | None = None,
+    truth: list[list[float]] | None = None,
+    previous: Detections | None = None,
 ) -> MaskInput:
     return MaskInput(
         letterboxed=letterbox(np.zeros((height, width, 3), np.uint8), height=80, width=80),
         spec=SPEC,
         objectness=objectness or Objectness(np.zeros((4, 4), np.float32)),
         truth_xyxy=None if truth is None else np.array(truth, np.float32),
+        previous=previous,
     )
 
 
@@ -148,3 +155,29 @@ def test_unknown_sources(text: str, message: str) -> None:
 def test_picture_cells_counts_cells_that_straddle_the_edge() -> None:
     assert cells(picture_cells(frame(height=50).letterboxed, SPEC)) == ["####"] * 4
     assert cells(picture_cells(frame(height=20, width=80).letterboxed, SPEC)) == ["....", "####", "####", "...."]
+
+
+def found(box: list[float], score: float) -> Detections:
+    return Detections(
+        boxes_xyxy=np.array([box], np.float32), scores=np.array([score], np.float32), class_ids=np.zeros(1, np.int64)
+    )
+
+
+def test_tracks_are_the_cells_around_what_was_found() -> None:
+    # Half a cell is 10 pixels: the box reaches from 15 to 45 and from 35 to 75.
+    seen = found([25, 45, 35, 65], SPEC.score_threshold)
+    assert cells(parse("tracks")(frame(previous=seen))) == ["....", "###.", "###.", "###."]
+    # In a picture of half the size, boxes are in its own pixels.
+    half = found([12.5, 22.5, 17.5, 32.5], 0.9)
+    assert cells(parse("tracks")(frame(height=40, width=40, previous=half))) == ["....", "###.", "###.", "###."]
+
+
+def test_tracks_leave_padding_out_and_need_a_frame_before() -> None:
+    seen = found([0, 0, 80, 40], 0.9)
+    assert cells(parse("tracks")(frame(height=40, previous=seen))) == ["....", "####", "####", "...."]
+    assert not parse("tracks")(frame()).any()
+    assert not parse("tracks")(frame(previous=Detections.empty())).any()
+
+
+def test_tracks_do_not_follow_what_is_unlikely() -> None:
+    assert not parse("tracks")(frame(previous=found([25, 45, 35, 65], SPEC.score_threshold / 2))).any()
