@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edgekit.backends import Engine, Tensors
 from edgekit.bundle.manifest import GRAPH_FORMATS
 from edgekit.data.letterbox import letterbox
 from edgekit.errors import EngineError, UsageError
@@ -28,26 +28,16 @@ pytest.importorskip("onnx", reason="the tiny bundle is made with onnx")
 ROOT = Path(__file__).resolve().parent.parent
 
 
-class Counting:
-    """An engine that counts its runs."""
-
-    def __init__(self, engine: Engine) -> None:
-        self.engine, self.name, self.takes_pixels, self.runs = engine, engine.name, engine.takes_pixels, 0
-
-    def run(self, inputs: Tensors) -> Tensors:
-        self.runs += 1
-        return self.engine.run(inputs)
-
-
 @pytest.fixture(scope="module")
 def bundle(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path: Path = tiny.write_bundle(tmp_path_factory.mktemp("pipeline") / "tiny.edgekit")
     return path
 
 
-def counted(bundle: Path, mask: str) -> tuple[Pipeline, Counting, Counting]:
+def counted(tiny: ModuleType, bundle: Path, mask: str) -> tuple[Pipeline, Any, Any]:
+    """A pipeline and its two engines, wrapped."""
     opened = open_pipeline(bundle, mask=mask)
-    omg, detector = Counting(opened.omg), Counting(opened.detector)
+    omg, detector = tiny.Counting(opened.omg), tiny.Counting(opened.detector)
     return Pipeline(opened.spec, omg, detector, opened.mask_source), omg, detector
 
 
@@ -86,8 +76,8 @@ def test_the_score_threshold_is_inclusive_and_can_be_lowered(bundle: Path, tiny:
     assert len(exact) == 2
 
 
-def test_an_empty_mask_skips_the_detector(bundle: Path) -> None:
-    pipeline, omg, detector = counted(bundle, "omg")
+def test_an_empty_mask_skips_the_detector(bundle: Path, tiny: ModuleType) -> None:
+    pipeline, omg, detector = counted(tiny, bundle, "omg")
     result = pipeline.process(np.full((64, 64, 3), 128, np.uint8))
     assert (omg.runs, detector.runs) == (1, 0)
     assert len(result.detections) == 0
@@ -96,10 +86,10 @@ def test_an_empty_mask_skips_the_detector(bundle: Path) -> None:
 
 
 def test_the_mask_network_runs_only_if_asked_and_once(bundle: Path, tiny: ModuleType) -> None:
-    pipeline, omg, detector = counted(bundle, "off")
+    pipeline, omg, detector = counted(tiny, bundle, "off")
     pipeline.process(tiny.picture())
     assert (omg.runs, detector.runs) == (0, 1)
-    pipeline, omg, _ = counted(bundle, "omg+omg&omg")
+    pipeline, omg, _ = counted(tiny, bundle, "omg+omg&omg")
     pipeline.process(tiny.picture())
     assert omg.runs == 1
 
@@ -127,8 +117,8 @@ def test_another_mask_on_the_same_engines(bundle: Path) -> None:
     assert other.classes == ("red", "blue")
 
 
-def test_both_graphs_take_the_same_picture(bundle: Path) -> None:
-    pipeline, omg, detector = counted(bundle, "omg")
+def test_both_graphs_take_the_same_picture(bundle: Path, tiny: ModuleType) -> None:
+    pipeline, omg, detector = counted(tiny, bundle, "omg")
     detector.takes_pixels = True
     with pytest.raises(EngineError, match=r"the mask network takes normalised numbers and the detector pixels\.\nThey"):
         Pipeline(pipeline.spec, omg, detector, pipeline.mask_source)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.backends import Engine, Tensors
 from edgekit.bundle import BundleWriter
 from edgekit.bundle.golden import write_golden
 from edgekit.bundle.manifest import GRAPH_FORMATS
@@ -40,6 +41,17 @@ HEADS = {
     "box_offsets": (np.zeros((4, 3), np.float32), np.array([0.5, -0.5, 0.25, 0.0], np.float32)),
 }
 """Output -> (weights [outputs, 3], bias) of the 1x1 convolution that makes it."""
+
+
+class Counting:
+    """An engine that counts its runs."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine, self.name, self.takes_pixels, self.runs = engine, engine.name, engine.takes_pixels, 0
+
+    def run(self, inputs: Tensors) -> Tensors:
+        self.runs += 1
+        return self.engine.run(inputs)
 
 
 def picture(height: int = 64, width: int = 64) -> NDArray[np.uint8]:

@@ -56,10 +56,10 @@ def load_best(bundle: Bundle, *, threads: int) -> tuple[Engine, Engine]:
         SparseProgramError: a program is damaged.
     """
     manifest = bundle.manifest
-    if manifest.sparse is None:
-        return load_graphs(bundle, engine=next(usable_engines(manifest.engines)), threads=threads)
-    if problem := engine_problem(NATIVE):
+    problem = engine_problem(NATIVE) if manifest.sparse else None
+    if problem:
         log.warning("the dense graphs run instead of the sparse programs: %s", problem)
+    if problem or not manifest.sparse:
         return load_graphs(bundle, engine=next(usable_engines(manifest.engines)), threads=threads)
     omg, detector = load_graphs(bundle, engine=NATIVE, threads=threads)
     known = manifest.sparse.break_even

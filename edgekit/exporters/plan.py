@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from edgekit.boards import Board
 from edgekit.bundle.golden_files import OUTPUT, SPARSE_OUTPUT
 from edgekit.bundle.manifest import GRAPH_FORMATS, PRECISIONS
+from edgekit.bundle.sparse_part import program_precision
 from edgekit.errors import UsageError
 from edgekit.exporters.conversion import Precision
 
@@ -97,11 +98,11 @@ class ExportPlan:
     @property
     def parts(self) -> tuple[Part, ...]:
         """What the bundle gets, dense graphs first."""
-        precision: Precision = self.precision  # type: ignore[assignment]  # checked above
-        graphs = Part(graph_format=self.graph_format, precision=precision, engines=self.engines, sparse=False)
+        dense = cast(Precision, self.precision)  # checked above
+        graphs = Part(graph_format=self.graph_format, precision=dense, engines=self.engines, sparse=False)
         if not self.sparse:
             return (graphs,)
-        exact: Precision = "int8" if precision == "int8" else "fp32"  # there is no fp16
+        exact = cast(Precision, program_precision(dense))
         return graphs, Part(graph_format="sparse", precision=exact, engines=GRAPH_FORMATS["sparse"][1], sparse=True)
 
     @property
@@ -112,7 +113,7 @@ class ExportPlan:
     @property
     def suffix(self) -> str:
         """Of the graph files."""
-        return GRAPH_FORMATS[self.graph_format][0]
+        return self.parts[0].suffix
 
 
 def plan_export(

@@ -125,7 +125,7 @@ void Engine::run_step(const Step& step, size_t index, int thread) {
     const Map input = map_of(op.input), output = map_of(op.output);
     surround_with_zeros(op.output, output, thread);
     if (op.kind == Kind::depthwise)
-        filter(op, weights, input, 0, output, rows_of(sites, thread), {0, static_cast<int>(weights.panels.size())});
+        filter(op, weights, input, 0, output, rows_of(sites, thread), all_blocks(op.input));
     else
         multiply_sites(op, weights, input, output, thread);
 }
@@ -156,22 +156,20 @@ void Engine::run_chain_by_channels(const Step& step, int thread) {
     const Sites &in = sites_of(depthwise.input), &out = sites_of(depthwise.output);
     const Map expanded = map_of(depthwise.input), filtered = map_of(depthwise.output), result = map_of(project.output);
     surround_with_zeros(project.output, result, thread);
-    const WeightPlan& filters = plan_.weights[step.main];
-    Span blocks = share(static_cast<int>(filters.panels.size()), thread, team_.size());
+    const int all = all_blocks(depthwise.input).to;
+    Span blocks = share(all, thread, team_.size());
     if (step.expand >= 0) {
         const Operation& expand = program.operations[step.expand];
         const WeightPlan& weights = plan_.weights[step.expand];
         const int panels = static_cast<int>(weights.panels.size());
         const Span part = share(panels, thread, team_.size());
-        const auto block_at = [&](int panel) {
-            return panel < panels ? weights.panels[panel].first_block : static_cast<int>(filters.panels.size());
-        };
+        const auto block_at = [&](int panel) { return panel < panels ? weights.panels[panel].first_block : all; };
         blocks = {block_at(part.from), block_at(part.to)};
         zero_halo(depthwise.input, expanded, {0, in.rows + 2 * in.border}, 0, blocks);
         convolve(expand, weights, map_of(expand.input), expanded, 0, in.count(), part.from, part.to,
                  scratch_[thread].gather.data());
     }
-    filter(depthwise, filters, expanded, 0, filtered, {0, out.rows}, blocks);
+    filter(depthwise, plan_.weights[step.main], expanded, 0, filtered, {0, out.rows}, blocks);
     team_.barrier(thread);
     multiply_sites(project, plan_.weights[step.project], filtered, result, thread);
 }
@@ -216,7 +214,7 @@ void Engine::run_chain(const Step& step, size_t index, int thread) {
         if (from == to) continue;
         filtered.first = from;
         filter(depthwise, plan_.weights[step.main], expanded, step.ring_rows, filtered, {row, end},
-               {0, static_cast<int>(plan_.weights[step.main].panels.size())});
+               all_blocks(depthwise.input));
         const WeightPlan& weights = plan_.weights[step.project];
         convolve(project, weights, filtered, result, from, to, 0, static_cast<int>(weights.panels.size()),
                  scratch.gather.data());

@@ -7,7 +7,7 @@ namespace {
 
 constexpr size_t kChainBytes = 192 << 10;   // of the ring: it shares a cache of 512 KiB or more with the weights
 constexpr int kChainSites = 48;             // to a group: enough for full tiles
-constexpr int kChannelwiseSites = 400;       // of a level so small that threads may share out its channels
+constexpr int kChannelwiseSites = 400;      // of a level so small that threads may share out its channels
 
 bool is_window(const Operation& op) { return op.kernel_rows > 1 || op.kernel_columns > 1 || op.stride > 1; }
 

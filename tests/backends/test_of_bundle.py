@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgekit.backends import Engine, Tensors, engine_problem, load_engine
+from edgekit.backends import engine_problem, load_engine
 from edgekit.backends.adapters import ADAPTERS
 from edgekit.backends.by_share import ByShare
 from edgekit.bundle import open_bundle
@@ -88,22 +88,11 @@ def test_verify_looks_at_every_engine(both: Path) -> None:
     assert {check.status for check in report.checks} == {"passed"}
 
 
-class Counting:
-    """An engine that counts its runs."""
-
-    def __init__(self, engine: Engine) -> None:
-        self.engine, self.name, self.takes_pixels, self.runs = engine, engine.name, engine.takes_pixels, 0
-
-    def run(self, inputs: Tensors) -> Tensors:
-        self.runs += 1
-        return self.engine.run(inputs)
-
-
-def counted(pipeline: Any) -> tuple[Counting, Counting]:
+def counted(tiny: ModuleType, pipeline: Any) -> tuple[Any, Any]:
     """The sparse and the dense engine of a pipeline that takes turns, wrapped."""
     switch = pipeline.detector
     assert isinstance(switch, ByShare)
-    switch._sparse, switch._dense = Counting(switch._sparse), Counting(switch._dense)
+    switch._sparse, switch._dense = tiny.Counting(switch._sparse), tiny.Counting(switch._dense)
     return switch._sparse, switch._dense
 
 
@@ -112,7 +101,7 @@ def test_auto_takes_turns_by_share(both: Path, tiny: ModuleType) -> None:
     pipeline = open_pipeline(both)
     assert pipeline.engine_name.startswith("native ")
     assert f", above 50 % active {dense_name} " in pipeline.engine_name
-    sparse, dense = counted(pipeline)
+    sparse, dense = counted(tiny, pipeline)
     alone = {name: open_pipeline(both, engine=name) for name in ("native", dense_name)}
 
     def half(more: int) -> Callable[[Any], Any]:
