@@ -16,21 +16,19 @@ on their labels only, it learns them by heart. Each round holds it to what it an
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from edgekit.data.augment import Annotated, Image, crop, flip, photometric
-from edgekit.data.cutouts import Cutout, read_cutouts
-from edgekit.data.datasets import DetectionDataset, open_dataset
+from edgekit.data.cutouts import read_cutouts
+from edgekit.data.datasets import open_dataset
+from edgekit.data.footage import PASTED, Footage
 from edgekit.data.letterbox import letterbox
 from edgekit.data.training_set import CELL, SampleKey, TrainingSet
 from edgekit.errors import EdgekitError
@@ -40,25 +38,13 @@ from edgekit.learning.losses import objectness_loss
 from edgekit.masks.targets import objectness_targets
 from edgekit.models.checkpoint import load_checkpoint, save_checkpoint
 from edgekit.models.masked_detector import MaskedDetector
-from edgekit.models.yolox import VOC_NAMES
+from edgekit.models.yolox import numbers_of
 
 PHOTOS, FRAMES = 16, 10
 """In a step."""
 
 WARM_UP = 50
 """Steps."""
-
-PASTED = ("person", "bicycle", "car", "motorcycle", "bus", "truck", "dog")
-"""Classes, by COCO's names, of what walks and drives past a camera."""
-
-MOST_PASTED = 6
-"""Objects in a frame."""
-
-FARTHEST, NEAREST = 14, 70
-"""Their heights in input pixels."""
-
-NARROWEST, WIDEST = 6, 0.4
-"""Their widths: in pixels, and as a share of the frame."""
 
 Cells = tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]
 """Picture [size, size, 3], labels and weights [G, G]."""
@@ -69,11 +55,7 @@ class Steps(Dataset[tuple[Tensor, Tensor, Tensor]]):
     """Step ``i`` of a run: photographs, then frames, with their labels and weights; depends on (seed, i) alone."""
 
     photos: TrainingSet
-    footage: DetectionDataset
-    cutouts: Sequence[Cutout]
-    known: NDArray[np.bool_]
-    """Whether each class of the footage is one of the model's; boxes of the others are ignored."""
-
+    footage: Footage
     size: int
     background: float
     steps: int
@@ -93,20 +75,8 @@ class Steps(Dataset[tuple[Tensor, Tensor, Tensor]]):
         return sample.image, sample.labels, sample.weights
 
     def _frame(self, rng: np.random.Generator) -> Cells:
-        sample = self.footage.samples[int(rng.integers(len(self.footage)))]
-        frame = Annotated(
-            image=sample.read(),
-            boxes_xyxy=sample.boxes_xyxy,
-            class_ids=sample.class_ids,
-            ignore=sample.ignore | ~self.known[sample.class_ids],
-        )
-        if rng.random() < 0.6:
-            frame = crop(frame, rng)
-        if rng.random() < 0.5:
-            frame = self._paste(frame, rng)
-        if rng.random() < 0.5:
-            frame = flip(frame)
-        boxed = letterbox(worn(photometric(frame.image, rng), rng), height=self.size, width=self.size)
+        frame = self.footage.scene(rng, size=self.size)
+        boxed = letterbox(frame.image, height=self.size, width=self.size)
         labels, weights = objectness_targets(
             boxed.to_input(frame.boxes_xyxy),
             frame.ignore,
@@ -115,44 +85,6 @@ class Steps(Dataset[tuple[Tensor, Tensor, Tensor]]):
             width=self.size,
         )
         return boxed.image, labels, np.where(labels > 0, weights, self.background * weights).astype(np.float32)
-
-    def _paste(self, frame: Annotated, rng: np.random.Generator) -> Annotated:
-        """Up to six cutouts, small, anywhere."""
-        image, boxes = frame.image.copy(), []
-        height, width = image.shape[:2]
-        for _ in range(int(rng.integers(0, MOST_PASTED + 1))):
-            cutout = self.cutouts[int(rng.integers(len(self.cutouts)))]
-            rows, columns = cutout.opacity.shape
-            tall = int(max(height, width) / self.size * np.exp(rng.uniform(np.log(FARTHEST), np.log(NEAREST))))
-            wide = tall * columns // rows
-            if tall >= height or not NARROWEST <= wide < WIDEST * width:
-                continue
-            small = cutout.resized(height=tall, width=wide)
-            small = replace(small, image=photometric(small.image, rng))
-            if rng.random() < 0.5:
-                small = small.flipped()
-            left, top = int(rng.integers(0, width - wide)), int(rng.integers(0, height - tall))
-            small.paste(image, left=left, top=top)
-            boxes.append([left, top, left + wide, top + tall])
-        return Annotated(
-            image=image,
-            boxes_xyxy=np.concatenate([frame.boxes_xyxy, np.array(boxes, np.float32).reshape(-1, 4)]),
-            class_ids=np.concatenate([frame.class_ids, np.zeros(len(boxes), np.int64)]),
-            ignore=np.concatenate([frame.ignore, np.zeros(len(boxes), np.bool_)]),
-        )
-
-
-def worn(image: Image, rng: np.random.Generator) -> Image:
-    """What cheap cameras and encoders do: fewer pixels, then JPEG blocks, each in two pictures of five."""
-    height, width = image.shape[:2]
-    if rng.random() < 0.4:
-        factor = rng.uniform(0.4, 0.9)
-        small = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
-        image = np.asarray(cv2.resize(small, (width, height)), np.uint8)
-    if rng.random() < 0.4:
-        _, encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 80))])
-        image = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR), np.uint8)
-    return image
 
 
 @click.command()
@@ -188,15 +120,14 @@ def main(
         trained = load_checkpoint(checkpoint).without_state()
         training = open_dataset(photos, "train", trained.spec.classes)
         frames = open_dataset(footage, "train")
-        objects = read_cutouts(cutouts, PASTED)
+        # Every object is one, whatever its class; about what the model has no class for it is not asked.
+        class_ids = dict.fromkeys(numbers_of(trained.spec.classes), 0)
+        objects = read_cutouts(cutouts, [name for name in PASTED if name in class_ids])
     except EdgekitError as error:
         raise click.ClickException(str(error)) from error
-    names = {*trained.spec.classes, *(VOC_NAMES.get(name, name) for name in trained.spec.classes)}
     data = Steps(
         photos=TrainingSet(dataset=training, seed=seed, augmentation=1.0, mosaics=0.15, sparse_scenes=0.2),
-        footage=frames,
-        cutouts=objects,
-        known=np.array([name in names for name in frames.classes], np.bool_),
+        footage=Footage(frames=frames, cutouts=objects, class_ids=class_ids),
         size=trained.spec.height,
         background=background,
         steps=steps,

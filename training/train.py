@@ -58,6 +58,8 @@ from edgekit.cli import Program
     metavar="FILE.param",
     help="A YOLOX in ncnn's format; both networks learn to predict its features, which helps when pictures are few.",
 )
+@click.option("--footage", metavar="DIR", help="Labelled frames of fixed cameras, shown among the pictures of --data.")
+@click.option("--cutouts", metavar="DIR", help="A COCO data set with outlines; its objects are pasted into --footage.")
 @click.option("--seed", type=int)
 @click.option("--workers", type=int, help="Processes that read pictures.")
 @click.option("--evaluate-every", type=int, help="Epochs between evaluations.")

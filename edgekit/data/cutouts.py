@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +33,25 @@ class Cutout:
     opacity: NDArray[np.float32]
     """[h, w] 1 on the object, 0 beside it."""
 
+    class_name: str
+    """In the data set that it comes from."""
+
     def resized(self, *, height: int, width: int) -> Cutout:
         """The same in another size, with soft edges where it shrinks."""
         size = (width, height)
-        return Cutout(
-            np.asarray(cv2.resize(self.image, size, interpolation=cv2.INTER_AREA), np.uint8),
-            np.asarray(cv2.resize(self.opacity, size, interpolation=cv2.INTER_AREA), np.float32),
+        return replace(
+            self,
+            image=np.asarray(cv2.resize(self.image, size, interpolation=cv2.INTER_AREA), np.uint8),
+            opacity=np.asarray(cv2.resize(self.opacity, size, interpolation=cv2.INTER_AREA), np.float32),
         )
 
     def flipped(self) -> Cutout:
         """Its mirror image."""
-        return Cutout(np.ascontiguousarray(self.image[:, ::-1]), np.ascontiguousarray(self.opacity[:, ::-1]))
+        return replace(
+            self,
+            image=np.ascontiguousarray(self.image[:, ::-1]),
+            opacity=np.ascontiguousarray(self.opacity[:, ::-1]),
+        )
 
     def paste(self, image: Image, *, left: int, top: int) -> None:
         """Draw it into ``image`` [H, W, 3], in place; it must fit in whole."""
@@ -75,7 +83,7 @@ def read_cutouts(path: Path, classes: Collection[str]) -> list[Cutout]:
     for image_id, entries in outlined.items():
         image = pictures[image_id].read()
         for entry in entries:
-            cutout = _cut(image, entry)
+            cutout = _cut(image, entry, names[entry["category_id"]])
             if cutout.opacity.size >= SMALLEST and cutout.opacity.mean() >= LEAST_FILLED:
                 cutouts.append(cutout)
     if not cutouts:
@@ -93,12 +101,12 @@ def _has_outline(entry: dict[str, Any]) -> bool:
     )
 
 
-def _cut(image: Image, entry: dict[str, Any]) -> Cutout:
+def _cut(image: Image, entry: dict[str, Any], class_name: str) -> Cutout:
     opacity = np.zeros(image.shape[:2], np.float32)
     for polygon in entry["segmentation"]:
         cv2.fillPoly(opacity, [np.array(polygon, np.float64).reshape(-1, 2).round().astype(np.int32)], 1.0)
     rows, columns = np.flatnonzero(opacity.any(axis=1)), np.flatnonzero(opacity.any(axis=0))
     if not len(rows):
-        return Cutout(image[:0, :0], opacity[:0, :0])
+        return Cutout(image[:0, :0], opacity[:0, :0], class_name)
     inside = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    return Cutout(np.ascontiguousarray(image[inside]), np.ascontiguousarray(opacity[inside]))
+    return Cutout(np.ascontiguousarray(image[inside]), np.ascontiguousarray(opacity[inside]), class_name)

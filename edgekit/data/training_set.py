@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from edgekit.data.augment import Annotated, Image, augment, object_free_window
 from edgekit.data.datasets import DetectionDataset, Sample
+from edgekit.data.footage import Footage
 from edgekit.data.letterbox import letterbox
 from edgekit.masks.targets import objectness_targets
 
@@ -65,24 +66,19 @@ class TrainingSet:
     augmentation: float
     mosaics: float = 0.0
     sparse_scenes: float = 0.0
+    footage: Footage | None = None
+    footage_share: float = 0.0
+    """Share of the samples that are scenes of ``footage`` instead of the data set's."""
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, key: SampleKey) -> TrainingSample:
         rng = np.random.default_rng((self.seed, key.epoch, key.index))
-        sample = self.dataset.samples[key.index]
-        # Not for videos, where a frame out of order costs all before it.
-        photograph = sample.frame_index is None
-        annotated = augment(
-            _annotated(sample),
-            rng,
-            strength=self.augmentation,
-            mosaics=self.mosaics,
-            another=self._another if photograph else None,
-            sparse_scenes=self.sparse_scenes,
-            backdrop=self._backdrop if photograph else None,
-        )
+        if self.footage is not None and rng.random() < self.footage_share:
+            annotated = self.footage.scene(rng, size=key.size)
+        else:
+            annotated = self._augmented(self.dataset.samples[key.index], rng)
         boxed = letterbox(annotated.image, height=key.size, width=key.size)
         boxes = boxed.to_input(annotated.boxes_xyxy)
         grid = key.size // CELL
@@ -95,6 +91,19 @@ class TrainingSet:
             labels=labels,
             weights=weights,
             chance=float(rng.random()),
+        )
+
+    def _augmented(self, sample: Sample, rng: np.random.Generator) -> Annotated:
+        # Not for videos, where a frame out of order costs all before it.
+        photograph = sample.frame_index is None
+        return augment(
+            _annotated(sample),
+            rng,
+            strength=self.augmentation,
+            mosaics=self.mosaics,
+            another=self._another if photograph else None,
+            sparse_scenes=self.sparse_scenes,
+            backdrop=self._backdrop if photograph else None,
         )
 
     def _another(self, rng: np.random.Generator) -> Annotated:

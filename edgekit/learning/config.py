@@ -109,6 +109,15 @@ class TrainConfig:
     """Share of the pictures shrunk onto an object-free part of another one. They teach the objectness network what
     fixed cameras see, at the price of fewer pictures in the style of the data."""
 
+    footage: str = ""
+    """Labelled frames of fixed cameras, a data set (``scripts/label_footage.py`` makes one); empty for none."""
+
+    footage_share: float = 0.25
+    """Share of the pictures that are scenes of the footage."""
+
+    cutouts: str = ""
+    """A data set in COCO's form with outlines, whose persons and vehicles are pasted into the footage."""
+
     seed: int = 0
     """Fixes initialisation, order and augmentation."""
 
@@ -131,9 +140,11 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "evaluate_every"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("augmentation", "mosaic", "sparse_scenes", "opinion_weight"):
+        for name in ("augmentation", "mosaic", "sparse_scenes", "footage_share", "opinion_weight"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
+        if bool(self.footage) != bool(self.cutouts):
+            raise UsageError("footage and cutouts go together: frames of fixed cameras, and objects to paste into them")
         choices = {
             "optimiser": ("adamw", "sgd"),
             "schedule": ("cosine", "plateau"),

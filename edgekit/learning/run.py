@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from edgekit.data.datasets import DetectionDataset
+from edgekit.data.footage import Footage
 from edgekit.data.training_set import TrainingSet, batches_in_epoch, epoch_batches
 from edgekit.errors import CheckpointError, StorageError
 from edgekit.learning import distributed
@@ -30,7 +31,7 @@ from edgekit.learning.hints import FeatureHints
 from edgekit.learning.journal import Journal
 from edgekit.learning.optimiser import build_optimiser, freeze, set_learning_rate, training_mode
 from edgekit.learning.step import Losses, step_losses
-from edgekit.learning.validation import ThresholdChoice, choose_mask_threshold, evaluate_model
+from edgekit.learning.validation import THRESHOLDS, ThresholdChoice, choose_mask_threshold, evaluate_model
 from edgekit.models.anchors import anchor_boxes
 from edgekit.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from edgekit.models.masked_detector import MaskedDetector
@@ -58,6 +59,7 @@ class TrainingRun:
         pretrained: bool,
         threads: int,
         hints: FeatureHints | None = None,
+        footage: Footage | None = None,
     ) -> None:
         self.config, self.output, self.device, self.threads = config, output, device, threads
         self.provenance, self.pretrained = provenance, pretrained
@@ -68,6 +70,8 @@ class TrainingRun:
             augmentation=config.augmentation,
             mosaics=config.mosaic,
             sparse_scenes=config.sparse_scenes,
+            footage=footage,
+            footage_share=config.footage_share,
         )
         self.model = model.to(device)
         self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -188,7 +192,7 @@ class TrainingRun:
 
     def follow_masks(self) -> None:
         """Move the mask threshold along with the objectness network: the detector trains under masks like the final."""
-        if self.config.masks == "apart":
+        if self.config.masks == "apart" or self.config.parts == "detector":
             return
         few = replace(self.validation, samples=self.validation.samples[:THRESHOLD_IMAGES])
         choice = None
@@ -210,8 +214,14 @@ class TrainingRun:
         """Set the mask threshold, score the averaged weights, keep them if they are the best so far."""
         choice = None
         if distributed.rank() == 0:
+            # A mask network that does not learn keeps its threshold.
+            kept = (self.model.spec.mask_threshold,) if self.config.parts == "detector" else THRESHOLDS
             choice = choose_mask_threshold(
-                self.average.model, self.validation, recall=self.config.mask_recall_target, threads=self.threads
+                self.average.model,
+                self.validation,
+                recall=self.config.mask_recall_target,
+                threads=self.threads,
+                thresholds=kept,
             )
         self._set_threshold(choice)
         gained = distributed.broadcast_object(distributed.rank() == 0 and self._evaluate(choice))

@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from edgekit.data.cutouts import read_cutouts
 from edgekit.data.datasets import DetectionDataset, open_dataset
+from edgekit.data.footage import PASTED, Footage
 from edgekit.data.training_set import SampleKey, TrainingSet
 from edgekit.errors import CheckpointError, UsageError
 from edgekit.learning import distributed
@@ -25,7 +27,7 @@ from edgekit.models.default import default_checkpoint
 from edgekit.models.masked_detector import MaskedDetector
 from edgekit.models.registry import build, find_model
 from edgekit.models.starting_weights import read_tflite_convolutions, start_from_mobilenetv2
-from edgekit.models.yolox import YOLOX
+from edgekit.models.yolox import YOLOX, numbers_of
 
 STATISTICS_IMAGES = 128
 """Pictures on which batch norm statistics are measured."""
@@ -80,15 +82,18 @@ def open_run(
     training = _limited(open_dataset(data, "train"), limit)
     validation = _limited(open_dataset(data, "val", classes=training.classes), limit)
     torch.manual_seed(config.seed)
+    footage = _footage(training, config)
     model = build(config.model, training.classes, size=max(size for _, size in config.sizes))
     start = starting_weights(weights)
     if earlier is not None:
         provenance = earlier.provenance
     else:
         source = load_checkpoint(start) if start is not None and start.suffix == ".pt" else None
-        provenance = _provenance(training, start, source, config)
+        provenance = _provenance(training, footage, start, source, config)
         if source is not None:
             _load_fitting(model, source, where=start)
+            if config.parts == "detector":
+                _keep_masks(model, source)
         elif start is not None:
             folded = read_tflite_convolutions(start)
             batches = _statistics_batches(model, training, config)
@@ -106,6 +111,7 @@ def open_run(
         pretrained=provenance["starting_weights"] != "random",
         threads=torch.get_num_threads(),
         hints=_hints(model, training, config, resume=resume),
+        footage=footage,
     )
     if resume:
         run.resume()
@@ -132,7 +138,11 @@ def starting_weights(text: str) -> Path | None:
 
 
 def _provenance(
-    training: DetectionDataset, start: Path | None, source: Checkpoint | None, config: TrainConfig
+    training: DetectionDataset,
+    footage: Footage | None,
+    start: Path | None,
+    source: Checkpoint | None,
+    config: TrainConfig,
 ) -> dict[str, str]:
     """What a model card says; a checkpoint to start from passes on where it came from itself."""
     weights, teachers = "random" if start is None else start.name, []
@@ -142,10 +152,26 @@ def _provenance(
         teachers.append(earlier.get("teacher", ""))
     if config.teacher:
         teachers.append(Path(config.teacher).stem)
-    provenance = {"training_data": training.name, "starting_weights": weights}
+    data = training.name
+    if footage is not None:
+        data += f", {len(footage.frames)} frames of {footage.frames.name.removesuffix(' train')}"
+        data += f" and {len(footage.cutouts)} objects cut out of {Path(config.cutouts).resolve().name}"
+    provenance = {"training_data": data, "starting_weights": weights}
     if any(teachers):
         provenance["teacher"] = ", ".join(dict.fromkeys(filter(None, teachers)))
     return provenance
+
+
+def _footage(training: DetectionDataset, config: TrainConfig) -> Footage | None:
+    """The footage that the configuration names, with what is pasted into it."""
+    if not config.footage:
+        return None
+    class_ids = numbers_of(training.classes)
+    return Footage(
+        frames=open_dataset(Path(config.footage), "train"),
+        cutouts=read_cutouts(Path(config.cutouts), [name for name in PASTED if name in class_ids]),
+        class_ids=class_ids,
+    )
 
 
 def _hints(
@@ -183,6 +209,16 @@ def _load_fitting(model: MaskedDetector, start: Checkpoint, *, where: Path | Non
     if skipped and distributed.rank() == 0:
         log.warning("%d of %d tensors start afresh (other shape or name), e.g. %s", len(skipped), len(own), skipped[0])
     model.load_state_dict({**own, **fitting})
+
+
+def _keep_masks(model: MaskedDetector, start: Checkpoint) -> None:
+    """A mask network that does not learn goes on making the masks that it made in ``start``."""
+    model.spec = replace(
+        model.spec,
+        mask_threshold=start.spec.mask_threshold,
+        mask_threshold_exponent=start.spec.mask_threshold_exponent,
+        mask_dilation=start.spec.mask_dilation,
+    )
 
 
 def _statistics_batches(model: MaskedDetector, training: DetectionDataset, config: TrainConfig) -> list[Tensor]:

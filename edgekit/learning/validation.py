@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -52,13 +53,18 @@ def evaluate_model(model: MaskedDetector, dataset: DetectionDataset, *, mask: st
 
 
 def choose_mask_threshold(
-    model: MaskedDetector, dataset: DetectionDataset, *, recall: float, threads: int
+    model: MaskedDetector,
+    dataset: DetectionDataset,
+    *,
+    recall: float,
+    threads: int,
+    thresholds: Sequence[float] = THRESHOLDS,
 ) -> ThresholdChoice:
-    """The highest threshold at which ``recall`` of the boxes stay visible; the lowest one if none does."""
+    """The highest of the rising ``thresholds`` at which ``recall`` of the boxes stay visible, or the first of them."""
     omg, _ = load_pair(model, threads=threads)
     spec = model.spec
-    kept = np.zeros(len(THRESHOLDS))
-    shares = np.zeros(len(THRESHOLDS))
+    kept = np.zeros(len(thresholds))
+    shares = np.zeros(len(thresholds))
     boxes_seen = 0
     for sample in dataset.samples:
         boxed = letterbox(sample.read(), height=spec.height, width=spec.width)
@@ -67,7 +73,7 @@ def choose_mask_threshold(
         probability = 1 / (1 + np.exp(-logits))
         boxes = boxed.to_input(sample.boxes_xyxy[~sample.ignore])
         boxes_seen += len(boxes)
-        for index, threshold in enumerate(THRESHOLDS):
+        for index, threshold in enumerate(thresholds):
             trial: DetectorSpec = replace(spec, mask_threshold=threshold)
             mask = parse_mask_source("omg", trial)(
                 MaskInput(letterboxed=boxed, spec=trial, objectness=lambda p=probability: p)  # type: ignore[misc]
@@ -78,5 +84,5 @@ def choose_mask_threshold(
     enough = np.flatnonzero(recalls >= recall)
     index = int(enough[-1]) if len(enough) else 0
     return ThresholdChoice(
-        threshold=THRESHOLDS[index], recall=float(recalls[index]), active_share=float(shares[index] / len(dataset))
+        threshold=thresholds[index], recall=float(recalls[index]), active_share=float(shares[index] / len(dataset))
     )

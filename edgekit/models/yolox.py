@@ -6,6 +6,7 @@ boxes and one for classes (section 2.1, figure 2), of F channels each (64 in YOL
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +42,12 @@ VOC_NAMES = {
     "tvmonitor": "tv",
 }
 """Classes that PASCAL VOC calls otherwise."""
+
+
+def numbers_of(classes: Sequence[str]) -> dict[str, int]:
+    """Each of a model's ``classes`` -> its place among them, by its own name and by COCO's."""
+    places = {name: place for place, name in enumerate(classes)}
+    return {VOC_NAMES.get(name, name): place for name, place in places.items()} | places
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ def outlined(write_coco: Callable[..., Path]) -> Callable[..., Path]:
 
 def test_a_cutout_is_its_outline(outlined: Callable[..., Path]) -> None:
     (cutout,) = read_cutouts(outlined({}), ["person"])
+    assert cutout.class_name == "person"
     assert cutout.opacity.shape == cutout.image.shape[:2] == (81, 81)
     assert cutout.opacity[0].all()
     assert cutout.opacity[:, 0].all()
@@ -67,7 +68,7 @@ def test_only_large_outlined_objects_of_the_classes(outlined: Callable[..., Path
 def test_a_paste_leaves_the_background_outside_the_outline() -> None:
     opacity = np.zeros((4, 4), np.float32)
     opacity[:2] = 1
-    cutout = Cutout(np.full((4, 4, 3), 200, np.uint8), opacity)
+    cutout = Cutout(np.full((4, 4, 3), 200, np.uint8), opacity, "person")
     image = np.full((10, 10, 3), 7, np.uint8)
     cutout.paste(image, left=3, top=5)
     expected = np.full((10, 10, 3), 7, np.uint8)
@@ -79,7 +80,7 @@ def test_resized_and_flipped_stay_in_step() -> None:
     opacity = np.zeros((8, 4), np.float32)
     opacity[:, :2] = 1
     image = np.where(opacity[..., None] > 0, 250, 3).astype(np.uint8).repeat(3, axis=2)
-    small = Cutout(image, opacity).resized(height=4, width=2).flipped()
+    small = Cutout(image, opacity, "person").resized(height=4, width=2).flipped()
     assert small.opacity.tolist() == [[0, 1]] * 4
     assert small.image[..., 0].tolist() == [[3, 250]] * 4
 

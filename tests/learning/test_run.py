@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +20,7 @@ from edgekit.errors import CheckpointError, UsageError
 from edgekit.learning.config import TrainConfig
 from edgekit.learning.run import TrainingRun
 from edgekit.learning.start import open_run
-from edgekit.models.checkpoint import load_checkpoint
+from edgekit.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from edgekit.models.registry import build
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -164,8 +167,6 @@ def test_a_nan_gradient_stops_the_run_with_advice(shapes: Path, tmp_path: Path) 
 
 
 def test_weights_of_another_class_list_start_the_trunk(shapes: Path, tmp_path: Path) -> None:
-    from edgekit.models.checkpoint import Checkpoint, save_checkpoint
-
     model = build("mobilenetv2-ssdlite-omg", ("a", "b", "c"), size=64).eval()
     save_checkpoint(tmp_path / "three.pt", Checkpoint(model=model))
     run = opened(shapes, tmp_path / "run", weights=str(tmp_path / "three.pt"))
@@ -204,3 +205,54 @@ def test_only_the_chosen_networks_learn(shapes: Path, tmp_path: Path, parts: str
     after = training.model.state_dict()
     changed = {name.split(".")[0] for name, value in before.items() if not torch.equal(after[name], value)}
     assert changed == ({"omg", "detector"} if parts == "both" else {parts})
+
+
+def test_a_mask_network_that_does_not_learn_keeps_its_masks(shapes: Path, tmp_path: Path) -> None:
+    model = build("mobilenetv2-ssdlite-omg", ("box", "disc"), size=64).eval()
+    model.spec = replace(model.spec, mask_threshold=0.37, mask_threshold_exponent=5.0, mask_dilation=1)
+    save_checkpoint(tmp_path / "start.pt", Checkpoint(model=model))
+    config = TrainConfig(epochs=1, batch_size=4, sizes=((0.0, 64),), workers=0, parts="detector")
+    run = open_run(
+        config, data=shapes, output=tmp_path / "run", weights=str(tmp_path / "start.pt"), resume=False, device="cpu",
+        threads=None, limit=4,
+    )  # fmt: skip
+    run.epoch = 1
+    run.follow_masks()
+    run.evaluate()
+    kept = load_checkpoint(tmp_path / "run" / "best.pt").spec
+    assert (kept.mask_threshold, kept.mask_threshold_exponent, kept.mask_dilation) == (0.37, 5.0, 1)
+    assert run.scores["mask_threshold"] == 0.37
+
+
+def test_footage_is_shown_and_named(shapes: Path, tmp_path: Path) -> None:
+    outlines = tmp_path / "outlines"
+    shutil.copytree(shapes, outlines)
+    for file in (outlines / "annotations").glob("*.json"):
+        document = json.loads(file.read_text())
+        # Discs go by a name that is pasted.
+        for category in document["categories"]:
+            category["name"] = {"disc": "person", "box": "box"}[category["name"]]
+        for box in document["annotations"]:
+            left, top, width, height = box["bbox"]
+            right, bottom = left + width, top + height
+            box["segmentation"] = [[left, top, right, top, right, bottom, left, bottom]]
+        file.write_text(json.dumps(document))
+    config = TrainConfig(
+        epochs=1, batch_size=4, sizes=((0.0, 64),), workers=0, footage=str(outlines), cutouts=str(outlines),
+        footage_share=1.0,
+    )  # fmt: skip
+    run = open_run(
+        config,
+        data=outlines,
+        output=tmp_path / "run",
+        weights="none",
+        resume=False,
+        device="cpu",
+        threads=None,
+        limit=8,
+    )
+    run.start_epoch()
+    run.step(run.forward(next(iter(run.batches()))))
+    assert re.fullmatch(
+        r"outlines train, \d+ frames of outlines and \d+ objects cut out of outlines", run.provenance["training_data"]
+    )

@@ -46,6 +46,7 @@ def test_an_empty_data_set_is_a_failure(tmp_path: Path) -> None:
         (["--recipe", "nothing.toml"], "cannot be read"),
         (["--optimiser", "lion"], "is not one of"),
         (["--epoch", "1"], "--epochs"),
+        (["--footage", "frames"], "footage and cutouts go together"),
     ],
 )
 def test_wrong_options_are_wrong_use(tmp_path: Path, options: list[str], message: str) -> None:
