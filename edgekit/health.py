@@ -7,6 +7,7 @@ whatever else does not work is a warning.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import platform
 import shutil
@@ -20,6 +21,9 @@ from typing import Literal
 from edgekit.errors import EdgekitError, EngineError
 
 GIB = 1 << 30
+PACKAGES = {"numpy": "numpy", "PIL": "pillow", "cv2": "opencv-python-headless"}
+"""Module -> the distribution that brings it."""
+
 REINSTALL = 'pip install --force-reinstall --no-deps "edgekit-vision"'
 Status = Literal["ok", "warn", "fail"]
 
@@ -76,10 +80,16 @@ def check_python(_root: Path) -> list[Finding]:
 
 
 def check_packages(_root: Path) -> list[Finding]:
-    """The two packages that everything needs, and the OpenCV builds that overwrite each other."""
+    """The packages that everything needs, OpenCV if it is there, and builds of it that overwrite each other."""
     from edgekit.profiling.machine import package_version
 
-    findings = [_import_check("numpy", "numpy"), _import_check("opencv", "cv2")]
+    findings = [_import_check("numpy", "numpy", "fail"), _import_check("pillow", "PIL", "fail")]
+    if importlib.util.find_spec("cv2") is None:
+        text = "not installed: cameras, videos and the demo need it, pictures do not"
+        fix = 'pip install "edgekit-vision[camera]"'
+        findings.append(Finding(check="opencv", status="warn", text=text, fix=fix))
+    else:
+        findings.append(_import_check("opencv", "cv2", "warn"))
     builds = [f"opencv-{kind}" for kind in ("python", "contrib-python", "python-headless", "contrib-python-headless")]
     present = [name for name in builds if package_version(name)]
     if len(present) > 1:
@@ -89,12 +99,12 @@ def check_packages(_root: Path) -> list[Finding]:
     return findings
 
 
-def _import_check(check: str, module: str) -> Finding:
+def _import_check(check: str, module: str, broken: Status) -> Finding:
     try:
         version = importlib.import_module(module).__version__
     except (ImportError, AttributeError) as error:
-        fix = "pip install --force-reinstall numpy opencv-python-headless"
-        return Finding(check=check, status="fail", text=f"cannot be imported: {error}", fix=fix)
+        fix = f"pip install --force-reinstall {PACKAGES[module]}"
+        return Finding(check=check, status=broken, text=f"cannot be imported: {error}", fix=fix)
     return Finding(check=check, status="ok", text=f"{module} {version}")
 
 
@@ -206,7 +216,8 @@ EXTRAS: dict[str, tuple[str, tuple[str, ...]]] = {
         ),
     ),
 }
-"""Extra -> (what it is for, the distributions that it brings). Extras of engines are checked by running them."""
+"""Extra -> (what it is for, the distributions that it brings). Engines are checked by running them, and OpenCV by
+importing it: boards bring builds that pip does not know of."""
 
 
 def check_extras(_root: Path) -> list[Finding]:

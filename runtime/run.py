@@ -150,6 +150,7 @@ def _keep_input(source: str, save: Path | None) -> None:
 
 def _open_sinks(stack: ExitStack, pipeline: Pipeline, source: Source, *, jsonl: str, save: Path | None) -> list[Sink]:
     """The sinks that were asked for; the stack closes them."""
+    from edgekit.opencv import require_opencv
     from edgekit.sinks.jsonl import JsonLines
     from edgekit.sinks.status import StatusLine
 
@@ -160,6 +161,7 @@ def _open_sinks(stack: ExitStack, pipeline: Pipeline, source: Source, *, jsonl: 
         sinks.append(sink)
 
     if save is not None:
+        require_opencv("write a video")
         from edgekit.sinks.video import VideoWriter
 
         fps = source.fps or (LIVE_FPS if source.live else SLIDES_PER_S)

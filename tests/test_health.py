@@ -62,6 +62,7 @@ def test_python_and_packages_are_fine_here() -> None:
     assert only(health.check_python(Path("/"))).status == "ok"
     assert {finding.check for finding in health.check_packages(Path("/")) if finding.status == "ok"} == {
         "numpy",
+        "pillow",
         "opencv",
     }
 
@@ -76,8 +77,25 @@ def test_two_builds_of_opencv_are_a_warning(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_package_that_does_not_import_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    assert [finding.status for finding in health.check_packages(Path("/"))] == ["ok", "fail", "ok"]
+
+
+def test_without_opencv_there_are_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cv2", None)
-    assert [finding.status for finding in health.check_packages(Path("/"))] == ["ok", "fail"]
+    finding = health.check_packages(Path("/"))[-1]
+    assert (finding.check, finding.status) == ("opencv", "warn")
+    assert finding.fix == 'pip install "edgekit-vision[camera]"'
+
+
+def test_a_broken_opencv_is_told_from_an_absent_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "cv2.py").write_text("raise ImportError('libGL.so.1: cannot open shared object file')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "cv2")
+    finding = health.check_packages(Path("/"))[-1]
+    assert finding.status == "warn"
+    assert "libGL.so.1" in finding.text
+    assert finding.fix == "pip install --force-reinstall opencv-python-headless"
 
 
 @pytest.fixture(scope="module")
@@ -178,10 +196,10 @@ def test_a_native_engine_that_does_not_work(monkeypatch: pytest.MonkeyPatch, isa
 
 
 def test_extras_are_those_of_the_project() -> None:
-    """Extras of engines are checked by running the engine."""
+    """Extras of engines are checked by running the engine, OpenCV by importing it."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     engines = {"tflite", "tensorflow", "openvino", "onnx"}
-    assert EXTRAS.keys() == extras.keys() - engines
+    assert EXTRAS.keys() == extras.keys() - engines - {"camera"}
     for name, (_, distributions) in EXTRAS.items():
         wanted = {line.split(">")[0].split("=")[0].split("<")[0] for line in extras[name]}
         assert set(distributions) == {line for line in wanted if not line.startswith("edgekit-vision")}

@@ -110,13 +110,13 @@ def test_an_unpacked_wheel_finds_its_own_programs(wheel: Path, tmp_path: Path) -
 def test_the_runtime_stays_light() -> None:
     assert {re.split(r"[<>=]", line)[0] for line in PROJECT["dependencies"]} == {
         "numpy",
-        "opencv-python-headless",
+        "pillow",
         "click",
     }
 
 
 def test_extras_are_named_after_goals() -> None:
-    assert set(EXTRAS) == {"train", "export", "tflite", "tensorflow", "openvino", "onnx", "demo", "test"}
+    assert set(EXTRAS) == {"train", "export", "tflite", "tensorflow", "openvino", "onnx", "camera", "demo", "test"}
 
 
 def test_every_torch_is_capped() -> None:

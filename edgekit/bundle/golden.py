@@ -21,7 +21,6 @@ from edgekit.bundle.golden_files import (
     INPUT,
     OUTPUT,
     Recording,
-    encode_picture,
     encode_recording,
     read_picture,
     read_recording,
@@ -30,6 +29,7 @@ from edgekit.bundle.listed import Tolerance
 from edgekit.bundle.reading import Bundle, open_bundle
 from edgekit.bundle.writing import BundleWriter
 from edgekit.data.letterbox import letterbox
+from edgekit.data.picture_file import encode_png
 from edgekit.detections import Detections
 from edgekit.errors import EngineError, MissingDependencyError, SparseProgramError
 from edgekit.masks.pyramid import Mask
@@ -151,7 +151,7 @@ def write_golden(
         boxes=run.boxes[anchors],
         detections=run.detections,
     )
-    writer.add_bytes(INPUT, encode_picture(picture))
+    writer.add_bytes(INPUT, encode_png(picture))
     writer.add_bytes(output, encode_recording(recording))
     return {"input": INPUT, "output": output, "tolerance": asdict(TOLERANCES[precision])}
 

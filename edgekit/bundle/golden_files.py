@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from edgekit.bundle.fields import Fields, number, parse_json
 from edgekit.bundle.listed import Golden
 from edgekit.bundle.reading import Bundle
+from edgekit.data.picture_file import decode_picture
 from edgekit.detections import Detections
 from edgekit.errors import BundleError, BundleIntegrityError
 from edgekit.masks.pyramid import Mask
@@ -56,19 +57,8 @@ class Recording:
     """After suppression, in input pixels."""
 
 
-def encode_picture(picture: NDArray[np.uint8]) -> bytes:
-    """``picture`` [H, W, 3] RGB as a PNG."""
-    import cv2
-
-    encoded, png = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-    assert encoded
-    return png.tobytes()
-
-
 def read_picture(bundle: Bundle, golden: Golden) -> NDArray[np.uint8]:
     """The golden input [H, W, 3] RGB; raises :class:`BundleIntegrityError` if it is no PNG of the input's size."""
-    import cv2
-
     spec, name = bundle.manifest.spec, golden.input
     data = bundle.file(name).read_bytes()
     # The size is checked in the header: decoding first would let a small file ask for gigabytes.
@@ -76,10 +66,10 @@ def read_picture(bundle: Bundle, golden: Golden) -> NDArray[np.uint8]:
     if size != (spec.width, spec.height):
         got = f"{size[0]}x{size[1]}" if size else "no PNG"
         raise BundleIntegrityError(f"{name} must be a PNG of {spec.width}x{spec.height} pixels, got {got}")
-    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    if picture is None or picture.shape != (spec.height, spec.width, 3):
-        raise BundleIntegrityError(f"{name} is a damaged PNG; copy the bundle again")
-    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
+    try:
+        return decode_picture(data, upright=False)
+    except ValueError as error:
+        raise BundleIntegrityError(f"{name} is a damaged PNG; copy the bundle again") from error
 
 
 def encode_recording(recording: Recording) -> bytes:

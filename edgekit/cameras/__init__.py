@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.errors import UsageError
+from edgekit.opencv import require_opencv
 
 STREAM_SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "tcp", "udp")
 """Schemes of URLs that are live streams; ``file://`` is a file like any other."""
@@ -115,23 +116,26 @@ def open_source(text: str, *, loop: bool = False) -> Source:
     Raises:
         SourceError: it is not there, or holds no pictures; the message says what it is instead.
         UsageError: a URL scheme that no source has, or ``loop`` of a live source.
-        MissingDependencyError: the demo's photographs are not installed.
+        MissingDependencyError: OpenCV, which all but pictures need, or the demo's photographs are not installed.
     """
     if demo := re.fullmatch(r"demo(?::(\d+))?", text):
+        require_opencv("paint the demo")
         from edgekit.cameras.demo import DemoCamera
 
         return DemoCamera(seed=int(demo[1] or 0), loop=loop)
     if device := re.fullmatch(r"(?:/dev/video)?(\d+)", text):
+        _refuse_loop(text, loop)
+        require_opencv("read a camera")
         from edgekit.cameras.device import open_device
 
-        _refuse_loop(text, loop)
         return open_device(int(device[1]))
     if "://" in text:
         scheme = text.partition("://")[0].lower()
         if scheme in STREAM_SCHEMES:
+            _refuse_loop(text, loop)
+            require_opencv("read a stream")
             from edgekit.cameras.stream import open_stream
 
-            _refuse_loop(text, loop)
             return open_stream(text)
         if scheme != "file":
             raise UsageError(_unknown_scheme(scheme))
@@ -141,12 +145,14 @@ def open_source(text: str, *, loop: bool = False) -> Source:
 
 def _open_files(text: str, *, loop: bool) -> Source:
     from edgekit.cameras.images import PictureFiles, find_pictures, is_picture
-    from edgekit.cameras.video_file import VideoFile
 
     path = Path(text).expanduser()
     is_glob = any(character in text for character in "*?[") and not path.exists()
     if is_glob or path.is_dir() or is_picture(path):
         return PictureFiles(find_pictures(text), loop=loop)
+    require_opencv("read a video")
+    from edgekit.cameras.video_file import VideoFile
+
     return VideoFile(path, loop=loop)
 
 

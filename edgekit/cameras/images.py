@@ -7,13 +7,12 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.cameras import Frame, Source
 from edgekit.cameras.looks_like import START_BYTES, looks_like
-from edgekit.cameras.quiet import silence_video_libraries
+from edgekit.data.picture_file import decode_picture
 from edgekit.errors import SourceError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -93,15 +92,14 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
     Raises:
         SourceError: the file cannot be read, or is not a picture.
     """
-    silence_video_libraries()
     try:
         content = path.read_bytes()
     except OSError as error:
         raise SourceError(f"the picture {path} cannot be read: {error.strerror}.") from error
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
-    if image is None:
+    try:
+        return decode_picture(content, upright=True)
+    except ValueError as error:
         raise SourceError(
             f"{path} cannot be read as a picture: {looks_like(content[:START_BYTES])}\n"
             "Likely cause: a truncated copy, or another kind of file under this name."
-        )
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+        ) from error

@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,9 +23,10 @@ from edgekit.data.annotations import AnnotatedImage, Annotations
 from edgekit.data.box_check import BoxCheck
 from edgekit.data.class_map import ClassMap, match_classes
 from edgekit.data.coco_json import read_coco
-from edgekit.data.video_frames import read_frame
+from edgekit.data.picture_file import decode_picture
 from edgekit.data.voc_xml import is_voc_year, read_voc
 from edgekit.errors import DataError
+from edgekit.opencv import require_opencv
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ class Sample:
         Raises:
             DataError: the picture is missing, cannot be decoded or has another size than its annotation says.
         """
-        image = self._read_picture() if self.frame_index is None else read_frame(self.path, self.frame_index)
+        image = self._read_picture() if self.frame_index is None else self._read_frame(self.frame_index)
         if self.size is not None and image.shape[:2] != self.size:
             raise DataError(
                 f"{self.path} is {image.shape[1]}x{image.shape[0]} pixels, but its annotation says"
@@ -73,12 +73,19 @@ class Sample:
             )
         return image
 
+    def _read_frame(self, index: int) -> NDArray[np.uint8]:
+        require_opencv("read the frames of a video")
+        from edgekit.data.video_frames import read_frame
+
+        return read_frame(self.path, index)
+
     def _read_picture(self) -> NDArray[np.uint8]:
-        image = cv2.imread(str(self.path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-        if image is None:
-            what = "cannot be decoded as a picture" if self.path.is_file() else "does not exist"
-            raise DataError(f"{self.path} {what} (image {self.image_id})")
-        return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+        try:
+            return decode_picture(self.path.read_bytes(), upright=False)
+        except FileNotFoundError as error:
+            raise DataError(f"{self.path} does not exist (image {self.image_id})") from error
+        except (OSError, ValueError) as error:
+            raise DataError(f"{self.path} cannot be decoded as a picture (image {self.image_id}): {error}") from error
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.data.resize import resize_into
 from edgekit.spec import DetectorSpec
 
 PADDING_VALUE = 128
@@ -54,7 +52,8 @@ def letterbox(image: NDArray[np.uint8], *, height: int, width: int) -> Letterbox
     Shrinking averages areas (no aliasing); enlarging is bilinear.
 
     Raises:
-        ValueError: ``image`` is not [h, w, 3] uint8 with h, w >= 1.
+        EngineError: edgekit's kernels cannot be loaded.
+        ValueError: ``image`` is not [h, w, 3] uint8 with h, w in 1..65536.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
         raise ValueError(f"letterbox expects a uint8 image [h, w, 3], got {image.dtype} {list(image.shape)}")
@@ -64,7 +63,7 @@ def letterbox(image: NDArray[np.uint8], *, height: int, width: int) -> Letterbox
     inner_width = max(1, min(width, round(source_width * scale)))
     top, left = (height - inner_height) // 2, (width - inner_width) // 2
     canvas = np.full((height, width, 3), PADDING_VALUE, np.uint8)
-    _fit(image, canvas[top : top + inner_height, left : left + inner_width])
+    resize_into(image, canvas[top : top + inner_height, left : left + inner_width])
     return Letterboxed(
         image=canvas, scale=scale, left=left, top=top, source_height=source_height, source_width=source_width
     )
@@ -73,27 +72,3 @@ def letterbox(image: NDArray[np.uint8], *, height: int, width: int) -> Letterbox
 def normalise(pixels: NDArray[np.uint8], spec: DetectorSpec) -> NDArray[np.float32]:
     """Pixels, in any arrangement, as the numbers that the dense graphs of ``spec`` take."""
     return (pixels.astype(np.float32) - np.float32(spec.mean)) / np.float32(spec.std)
-
-
-def _fit(image: NDArray[np.uint8], place: NDArray[np.uint8]) -> None:
-    """Fill ``place``, part of a canvas, with ``image`` in its size."""
-    height, width = place.shape[:2]
-    if image.shape == place.shape:
-        place[:] = image
-    elif image.shape[0] < height or image.shape[1] < width:
-        place[:] = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-    elif (shrink := _shrink()) is not None and image.shape[:2] != (2 * height, 2 * width):
-        shrink(np.ascontiguousarray(image), place)
-    else:
-        place[:] = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-
-
-@functools.cache
-def _shrink() -> Callable[[NDArray[np.uint8], NDArray[np.uint8]], None] | None:
-    """What the kernels have to average areas, to within one grey level of OpenCV and three to five times quicker but
-    for halving; None where they cannot be loaded, which is for others to report."""
-    try:
-        from edgekit.sparse import _native
-    except ImportError:
-        return None
-    return _native.shrink

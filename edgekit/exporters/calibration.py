@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.data.letterbox import Letterboxed, letterbox
+from edgekit.data.picture_file import decode_picture
 from edgekit.errors import DataError, ExportError
 from edgekit.masks.pyramid import Mask, boxes_to_mask, dilate
 from edgekit.spec import DetectorSpec
@@ -77,10 +77,12 @@ class _Picture:
     boxes_xyxy: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 4), np.float32))
 
     def read(self) -> NDArray[np.uint8]:
-        image = cv2.imread(str(self.path), cv2.IMREAD_COLOR)
-        if image is None:
-            raise DataError(f"{self.path} cannot be decoded as a picture; remove it from the calibration folder")
-        return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+        try:
+            return decode_picture(self.path.read_bytes(), upright=True)
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"{self.path} cannot be decoded as a picture ({error}); remove it from the calibration folder"
+            ) from error
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from edgekit.data.datasets import DetectionDataset
 from edgekit.data.letterbox import Letterboxed
+from edgekit.data.picture_file import decode_picture
 from edgekit.errors import DataError
 from edgekit.exporters.calibration import Calibration, Inputs
 from edgekit.masks.pyramid import Mask
@@ -31,11 +32,12 @@ def read_picture(path: Path) -> Picture:
     Raises:
         DataError: it is missing or no picture.
     """
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        what = "cannot be decoded as a picture" if path.is_file() else "does not exist"
-        raise DataError(f"{path} {what}")
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+    try:
+        return decode_picture(path.read_bytes(), upright=True)
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be decoded as a picture: {error}") from error
 
 
 def spread_inputs(calibration: Calibration, count: int) -> Iterator[Inputs]:

@@ -7,10 +7,10 @@ a network is unsure of a cell it was sure of it a moment ago, so a cell that was
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.data.resize import resize_into
 from edgekit.masks.pyramid import Mask
 from edgekit.masks.sources import MaskInput, MaskSource
 
@@ -87,4 +87,6 @@ class Reused:
 def _cell_means(frame: MaskInput) -> NDArray[np.float32]:
     """Mean colour of each cell [G, G, 3]."""
     grid = frame.spec.mask_grid
-    return np.asarray(cv2.resize(frame.letterboxed.image, (grid, grid), interpolation=cv2.INTER_AREA), np.float32)
+    means = np.empty((grid, grid, 3), np.uint8)
+    resize_into(frame.letterboxed.image, means)
+    return means.astype(np.float32)

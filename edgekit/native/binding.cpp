@@ -10,7 +10,7 @@
 #include "engine.h"
 #include "isa.h"
 #include "peak.h"
-#include "shrink.h"
+#include "resize.h"
 
 namespace nb = nanobind;
 using namespace edgekit;
@@ -132,26 +132,25 @@ NB_MODULE(_native, m) {
         .def_prop_ro("threads", &Engine::threads);
 
     m.def(
-        "shrink",
+        "resize",
         [](const Pixels& image, const Place& place, const std::string& isa) {
             const auto rows = place.shape(0), columns = place.shape(1);
             if (image.shape(2) != 3 || place.shape(2) != 3) throw std::invalid_argument("expected three channels");
             if (place.stride(2) != 1 || place.stride(1) != 3 || place.stride(0) < static_cast<int64_t>(columns) * 3)
                 throw std::invalid_argument("expected pixels that lie side by side, in rows one below another");
             constexpr size_t most = 1 << 16;
-            if (rows < 1 || columns < 1 || rows > image.shape(0) || columns > image.shape(1) || image.shape(0) > most ||
-                image.shape(1) > most)
-                throw std::invalid_argument("expected an image of at most 65536 x 65536 pixels, to become smaller");
+            for (const size_t side : {rows, columns, image.shape(0), image.shape(1)})
+                if (side < 1 || side > most) throw std::invalid_argument("expected sides of 1 to 65536 pixels");
             // EDGEKIT_ISA is for the engine: a wrong one must not keep the other engines from their pictures.
             static const Kernels& best = *usable_kernels().back();
             const Kernels& kernels = isa.empty() ? best : choose_kernels(isa.c_str());
             nb::gil_scoped_release release;
-            shrink(kernels, image.data(), static_cast<int>(image.shape(0)), static_cast<int>(image.shape(1)), place.data(),
+            resize(kernels, image.data(), static_cast<int>(image.shape(0)), static_cast<int>(image.shape(1)), place.data(),
                    static_cast<int>(rows), static_cast<int>(columns), place.stride(0));
         },
         nb::arg("image"), nb::arg("place"), nb::arg("isa") = "",
-        "Average areas of `image` [h, w, 3] uint8 into `place` [H, W, 3], which may be part of a larger image. ValueError\n"
-        "where a shape does not fit, or the image would become larger.");
+        "Fill `place` [H, W, 3] uint8, which may be part of a larger image, with `image` [h, w, 3] in its size: means of\n"
+        "areas, or interpolated where it becomes larger. ValueError where a shape does not fit.");
 
     m.def(
         "peak_gmacs",

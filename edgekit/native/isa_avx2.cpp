@@ -27,7 +27,7 @@ static inline Vector clamp(Vector value, Vector low, Vector high) {
 #include "kernels_f32.inl"
 #include "kernels_u8_avx2.inl"
 #include "kernels_u8_pairs.inl"
-#include "kernels_shrink.inl"
+#include "kernels_resize.inl"
 #include "kernel_table.inl"
 
 namespace edgekit {
@@ -48,6 +48,7 @@ const Kernels& avx2_kernels() {
         table.depthwise_u8_f32 = depthwise_columns<WideColumn, float>;
         table.weigh_rows = weigh_rows;
         table.weigh_columns = weigh_columns;
+        table.halve = halve;
         table.pack_conv_u8 = pack_conv_u8_pairs;
         table.pack_depthwise_u8 = pack_columns<WideColumn>;
         return table;

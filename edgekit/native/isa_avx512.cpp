@@ -25,7 +25,7 @@ static inline Vector clamp(Vector value, Vector low, Vector high) {
 
 #include "kernels_f32.inl"
 #include "kernels_u8_vnni.inl"
-#include "kernels_shrink.inl"
+#include "kernels_resize.inl"
 #include "kernel_table.inl"
 
 namespace edgekit {
@@ -56,6 +56,7 @@ const Kernels& avx512_kernels() {
         table.depthwise_u8_f32 = depthwise_u8_vnni<float>;
         table.weigh_rows = weigh_rows;
         table.weigh_columns = weigh_columns;
+        table.halve = halve;
         table.pack_conv_u8 = pack_conv_groups<int8_t, 4>;
         table.pack_depthwise_u8 = pack_depthwise_u8_vnni;
         return table;

@@ -23,7 +23,7 @@ static inline Vector clamp(Vector value, Vector low, Vector high) { return vminq
 #include "kernels_f32.inl"
 #include "kernels_f32_neon.inl"
 #include "kernels_u8_neon.inl"
-#include "kernels_shrink.inl"
+#include "kernels_resize.inl"
 #include "kernel_table.inl"
 
 namespace edgekit {
@@ -45,6 +45,7 @@ const Kernels& EDGEKIT_NEON_TABLE() {
         table.depthwise_u8_f32 = depthwise_u8_neon<float>;
         table.weigh_rows = weigh_rows;
         table.weigh_columns = weigh_columns;
+        table.halve = halve;
         table.pack_conv_u8 = pack_conv_u8_neon;
         table.pack_depthwise_u8 = pack_depthwise_u8_neon;
         return table;

@@ -7,7 +7,7 @@
 #include "packing.h"
 #include "requantise.h"
 #include "kernels_u8_plain.inl"
-#include "kernels_shrink.inl"
+#include "kernels_resize.inl"
 #include "kernel_table.inl"
 
 namespace edgekit {
@@ -73,6 +73,7 @@ const Kernels& reference_kernels() {
         table.depthwise_u8_f32 = depthwise_u8_plain<float>;
         table.weigh_rows = weigh_rows;
         table.weigh_columns = weigh_columns;
+        table.halve = halve;
         table.pack_conv_u8 = pack_conv_groups<int8_t, 1>;
         table.pack_depthwise_u8 = pack_depthwise_u8_plain;
         return table;

@@ -73,11 +73,15 @@ struct Kernels {
     void (*depthwise_u8)(const DepthwiseRunU8&);
     void (*depthwise_u8_f32)(const DepthwiseRunU8&);
 
-    // For `shrink`. sums[0..count - 1] = the weighted sum of `row_count` rows, at least one.
+    // For `resize`. sums[0..count - 1] = the weighted sum of `row_count` rows, at least one.
     void (*weigh_rows)(const uint8_t* const* rows, const float* weights, int row_count, int count, float* sums);
     // Pixels of three channels: result i is the sum of `taps` pixels from sums + firsts[i] on times weights[i * taps..],
     // rounded half up. Reads one number behind the sums, and writes one byte behind the results.
     void (*weigh_columns)(const float* sums, const int32_t* firsts, const float* weights, int taps, int count, uint8_t* to);
+
+    // Two rows of `count` numbers, one below the other, as one row of half as many pixels of three channels: means of four
+    // pixels, rounded half up. Uses count + 1 sums, and writes one byte behind the results.
+    void (*halve)(const uint8_t* rows, int count, uint16_t* sums, uint8_t* to);
 
     // One panel of uint8 weights, from `weights` [filters][taps][channels] to the layout of conv_u8: filters
     // first..first + 16 * blocks - 1, zeros where there is none. Returns bytes; `to` null only counts.

@@ -16,8 +16,9 @@ import pytest
 
 from edgekit.bundle import BundleWriter, open_bundle
 from edgekit.bundle.golden import TOLERANCES, verify_bundle
-from edgekit.bundle.golden_files import encode_picture, read_picture, read_recording
+from edgekit.bundle.golden_files import read_picture, read_recording
 from edgekit.bundle.manifest import GRAPH_FORMATS, PRECISIONS
+from edgekit.data.picture_file import encode_png
 from edgekit.errors import BundleError, BundleIntegrityError, UsageError
 
 Replace = Callable[[str, bytes], None]
@@ -154,7 +155,7 @@ def test_a_picture_that_is_no_png(bundle: Path, replace: Replace) -> None:
 
 
 def test_a_picture_of_another_size(bundle: Path, replace: Replace) -> None:
-    replace("golden_input.png", encode_picture(np.zeros((32, 48, 3), np.uint8)))
+    replace("golden_input.png", encode_png(np.zeros((32, 48, 3), np.uint8)))
     with pytest.raises(BundleIntegrityError, match="must be a PNG of 64x64 pixels, got 48x32"):
         verify_bundle(bundle)
 

@@ -1,4 +1,4 @@
-// Weighted sums of rows and of columns of a picture (shrink.cpp). Compiler vectors: nothing here needs more.
+// Weighted sums of rows and of columns of a picture (resize.cpp). Compiler vectors: nothing here needs more.
 
 #include <cstring>
 
@@ -41,6 +41,21 @@ static void weigh_columns(const float* sums, const int32_t* firsts, const float*
     if (taps == 2) return weigh_pixels<2>(sums, firsts, weights, taps, count, to);
     if (taps == 3) return weigh_pixels<3>(sums, firsts, weights, taps, count, to);
     weigh_pixels<0>(sums, firsts, weights, taps, count, to);
+}
+
+static void halve(const uint8_t* rows, int count, uint16_t* sums, uint8_t* to) {
+    using FourSums = uint16_t __attribute__((vector_size(8)));
+    using FourBytes = uint8_t __attribute__((vector_size(4)));
+    const uint8_t* __restrict upper = rows;
+    const uint8_t* __restrict lower = rows + count;
+    for (int i = 0; i < count; i++) sums[i] = static_cast<uint16_t>(upper[i] + lower[i]);
+    for (int i = 0; i < count; i += 6, to += 3) {
+        FourSums left, right;  // three channels, and one of the next pixel
+        std::memcpy(&left, sums + i, sizeof left);
+        std::memcpy(&right, sums + i + 3, sizeof right);
+        const FourBytes bytes = __builtin_convertvector((left + right + 2) >> 2, FourBytes);
+        std::memcpy(to, &bytes, sizeof bytes);  // the fourth byte is the next pixel's, or slack
+    }
 }
 
 }  // namespace edgekit::EDGEKIT_NAMESPACE
