@@ -11,8 +11,12 @@ import importlib
 from edgekit.errors import MissingDependencyError
 
 
-def require_opencv(purpose: str) -> None:
-    """Call before importing a module that imports ``cv2``; ``purpose`` completes "is needed to ...".
+def require_opencv(purpose: str, *, extra: str = "camera") -> None:
+    """Call before importing a module that imports ``cv2``.
+
+    Args:
+        purpose: completes "is needed to ...".
+        extra: the one to name, which brings OpenCV and whatever else ``purpose`` needs.
 
     Raises:
         MissingDependencyError: there is no OpenCV. One that is there but broken raises its own error.
@@ -22,4 +26,4 @@ def require_opencv(purpose: str) -> None:
     except ModuleNotFoundError as error:
         if error.name != "cv2":
             raise
-        raise MissingDependencyError("OpenCV", "camera", purpose) from error
+        raise MissingDependencyError("OpenCV", extra, purpose) from error

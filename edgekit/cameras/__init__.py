@@ -119,7 +119,7 @@ def open_source(text: str, *, loop: bool = False) -> Source:
         MissingDependencyError: OpenCV, which all but pictures need, or the demo's photographs are not installed.
     """
     if demo := re.fullmatch(r"demo(?::(\d+))?", text):
-        require_opencv("paint the demo")
+        require_opencv("paint the demo", extra="demo")
         from edgekit.cameras.demo import DemoCamera
 
         return DemoCamera(seed=int(demo[1] or 0), loop=loop)
