@@ -199,11 +199,12 @@ def training(_: Path, run: Path) -> dict[str, Any]:
                "active_share"]  # fmt: skip
     columns = [name for name in columns if any(float(row.get(name) or 0) for row in log)]
     rows = [[row[name] or None for name in columns] for row in log]
+    shown = f", footage {config['footage_share']:g}" if config.get("footage") else ""
     taught = f", teacher {Path(config['teacher']).stem}" if config.get("teacher") else ""
     note = (
         f"Learning: {config['parts']}{taught}. Batch {config['batch_size']}, {config['optimiser']}, peak rate "
         f"{config['learning_rate']:g} (trunk {config['backbone_rate']:g} of it), masks {config['masks']}, sparse "
-        f"scenes {config['sparse_scenes']:g}, seed {config['seed']}."
+        f"scenes {config['sparse_scenes']:g}{shown}, seed {config['seed']}."
     )
     return {"columns": columns, "rows": rows, "note": note}
 

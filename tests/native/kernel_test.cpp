@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "isa.h"
+#include "resize.h"
 
 using namespace edgekit;
 
@@ -392,6 +393,24 @@ void test_depthwises(const Kernels& kernels, int repeats) {
             for (int i = 0; i < repeats; i++) test_depthwise<In, Out>(kernels, shape[0], shape[1], shape[2], length);
 }
 
+// Pictures in another size, smaller, larger and half as large, inside a larger one.
+void test_resizes(const Kernels& kernels, int repeats) {
+    for (int i = 0; i < repeats; i++) {
+        const bool half = chance(4);
+        const int to_rows = integer(1, 30), to_columns = integer(1, 30), margin = integer(0, 2);
+        const int rows = half ? 2 * to_rows : integer(1, 60), columns = half ? 2 * to_columns : integer(1, 60);
+        const auto image = bytes_of<uint8_t>(static_cast<size_t>(rows) * columns * 3);
+        const int stride = (to_columns + 2 * margin) * 3;
+        std::vector<uint8_t> got(static_cast<size_t>(to_rows + 2 * margin) * stride, 77), expected = got;
+        const size_t at = static_cast<size_t>(margin) * stride + margin * 3;
+        resize(kernels, image.data(), rows, columns, got.data() + at, to_rows, to_columns, stride);
+        resize(*usable_kernels().front(), image.data(), rows, columns, expected.data() + at, to_rows, to_columns, stride);
+        const Case test{&kernels, "resize " + std::to_string(rows) + "x" + std::to_string(columns) + " to " +
+                                      std::to_string(to_rows) + "x" + std::to_string(to_columns)};
+        compare(test, got, expected, 0.0f);
+    }
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -414,6 +433,7 @@ int main(int count, char** arguments) {
         test_depthwises<float, float>(*kernels, 4);
         test_depthwises<uint8_t, uint8_t>(*kernels, 12);
         test_depthwises<uint8_t, float>(*kernels, 4);
+        test_resizes(*kernels, 400);
         std::printf("%s: %ld comparisons, %d differ\n", kernels->name, cases, failures - before);
         std::fflush(stdout);
     }
