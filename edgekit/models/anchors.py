@@ -57,22 +57,24 @@ def anchor_boxes(spec: DetectorSpec) -> NDArray[np.float32]:
 
 def anchor_mask(spec: DetectorSpec, mask: Mask) -> NDArray[np.bool_]:
     """[A] True for the anchors whose cell is active in ``mask`` at their level."""
-    covered, cell_of_anchor = _cells_under_anchors(spec)
-    return np.asarray((covered @ mask.reshape(-1).astype(np.float32) > 0)[cell_of_anchor], np.bool_)
+    cells, starts, site_of_anchor = _cells_under_anchors(spec)
+    return np.asarray(np.logical_or.reduceat(mask.reshape(-1)[cells], starts)[site_of_anchor], np.bool_)
 
 
 @functools.lru_cache(maxsize=4)
-def _cells_under_anchors(spec: DetectorSpec) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """For every site of every level the mask cells [sites, G * G] that make it active, and each anchor's site [A].
+def _cells_under_anchors(spec: DetectorSpec) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """The mask cells under every site of every level, site by site, any of which makes it active.
 
-    A site is active if any of these cells is: one product of a matrix says it for all levels at once.
+    Returns:
+        The cells [N] as indices into G * G; where each site's begin among them [sites]; each anchor's site [A].
     """
-    covered = []
-    for level in spec.anchors:
-        shares = [_shares(spec.mask_grid, sites) for sites in (level.rows, level.columns)]
-        covered.append(np.kron(*shares))
+    covered = np.concatenate(
+        [np.kron(*(_shares(spec.mask_grid, sites) for sites in (level.rows, level.columns))) for level in spec.anchors]
+    )
+    sites, cells = np.nonzero(covered)
+    starts = np.searchsorted(sites, np.arange(len(covered)))
     per_site = [len(level.sizes) for level in spec.anchors for _ in range(level.rows * level.columns)]
-    return np.concatenate(covered), np.repeat(np.arange(len(per_site)), per_site)
+    return cells, starts, np.repeat(np.arange(len(per_site)), per_site)
 
 
 def _shares(cells: int, sites: int) -> NDArray[np.float32]:

@@ -1,14 +1,19 @@
 // The Python module edgekit.sparse._native: programs in, outputs out.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/array.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <array>
 #include <cstring>
+#include <initializer_list>
 #include <stdexcept>
+#include <utility>
 
 #include "engine.h"
 #include "isa.h"
+#include "objects.h"
 #include "peak.h"
 #include "resize.h"
 
@@ -21,6 +26,16 @@ using Pixels = nb::ndarray<const uint8_t, nb::ndim<3>, nb::c_contig, nb::device:
 using Normalised = nb::ndarray<const float, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 using Place = nb::ndarray<uint8_t, nb::ndim<3>, nb::device::cpu>;
 using Mask = nb::ndarray<const uint8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Rows = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Flags = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+// A numpy array that owns what was in `values`.
+template <class T>
+nb::object array_of(std::vector<T>&& values, std::initializer_list<size_t> shape) {
+    auto* kept = new std::vector<T>(std::move(values));
+    nb::capsule owner(kept, [](void* memory) noexcept { delete static_cast<std::vector<T>*>(memory); });
+    return nb::cast(nb::ndarray<nb::numpy, T>(kept->data(), shape.size(), shape.begin(), owner));
+}
 
 template <class Array>
 void check_image(const Program& program, const Array& image) {
@@ -151,6 +166,38 @@ NB_MODULE(_native, m) {
         nb::arg("image"), nb::arg("place"), nb::arg("isa") = "",
         "Fill `place` [H, W, 3] uint8, which may be part of a larger image, with `image` [h, w, 3] in its size: means of\n"
         "areas, or interpolated where it becomes larger. ValueError where a shape does not fit.");
+
+    m.def(
+        "find_objects",
+        [](const Rows& logits, const Rows& offsets, const Rows& anchors, const Flags& active,
+           const std::array<float, 3>& coding, const std::array<float, 3>& letterbox, const std::array<float, 2>& source,
+           const std::array<float, 2>& logit_limits, float score, float nms_iou, int most, bool votes, float vote_iou,
+           float vote_score, int supporters, float own_weight) {
+            const size_t count = logits.shape(0);
+            if (offsets.shape(0) != count || anchors.shape(0) != count || active.shape(0) != count || offsets.shape(1) != 4 ||
+                anchors.shape(1) != 4 || count > 1 << 24 || logits.shape(1) > 1 << 16)
+                throw std::invalid_argument("expected logits [A, C], offsets [A, 4], anchors [A, 4] and flags [A]");
+            if (most < 0 || supporters < 1) throw std::invalid_argument("expected most >= 0 and supporters >= 1");
+            const HeadReading reading{coding[0],    coding[1], coding[2], letterbox[0],    letterbox[1],
+                                      letterbox[2], source[0], source[1], logit_limits[0], logit_limits[1]};
+            const Suppression suppression{score, nms_iou, most, votes, vote_iou, vote_score, supporters, own_weight};
+            Candidates objects;
+            {
+                nb::gil_scoped_release release;
+                objects = choose_objects(read_head(logits.data(), offsets.data(), anchors.data(), active.data(),
+                                                   static_cast<int>(count), static_cast<int>(logits.shape(1)), reading),
+                                         suppression);
+            }
+            const size_t found = objects.scores.size();
+            return nb::make_tuple(array_of(std::move(objects.boxes), {found, 4}), array_of(std::move(objects.scores), {found}),
+                                  array_of(std::move(objects.class_ids), {found}));
+        },
+        nb::arg("logits"), nb::arg("offsets"), nb::arg("anchors"), nb::arg("active"), nb::kw_only(), nb::arg("coding"),
+        nb::arg("letterbox"), nb::arg("source"), nb::arg("logit_limits"), nb::arg("score"), nb::arg("nms_iou"), nb::arg("most"),
+        nb::arg("votes"), nb::arg("vote_iou"), nb::arg("vote_score"), nb::arg("supporters"), nb::arg("own_weight"),
+        "Boxes [N, 4], scores [N] and class ids [N] of the objects in what a detector's head puts out, the best first;\n"
+        "edgekit.pipeline.postprocess says how. `coding` is (centre variance, size variance, largest log size), `letterbox`\n"
+        "(left, top, scale), `source` (width, height), `logit_limits` (of a candidate, of one in each class).");
 
     m.def(
         "peak_gmacs",

@@ -34,4 +34,23 @@ class Engine:
 
 def instruction_sets() -> list[str]: ...
 def peak_gmacs(seconds: float = 0.5, isa: str = "") -> list[float]: ...
+def find_objects(
+    logits: NDArray[np.float32],
+    offsets: NDArray[np.float32],
+    anchors: NDArray[np.float32],
+    active: NDArray[np.uint8],
+    *,
+    coding: tuple[float, float, float],
+    letterbox: tuple[float, float, float],
+    source: tuple[float, float],
+    logit_limits: tuple[float, float],
+    score: float,
+    nms_iou: float,
+    most: int,
+    votes: bool,
+    vote_iou: float,
+    vote_score: float,
+    supporters: int,
+    own_weight: float,
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]: ...
 def resize(image: NDArray[np.uint8], place: NDArray[np.uint8], isa: str = "") -> None: ...
