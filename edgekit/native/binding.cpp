@@ -44,9 +44,9 @@ void check_image(const Program& program, const Array& image) {
     if (image.shape(0) != static_cast<size_t>(level.rows) || image.shape(1) != static_cast<size_t>(level.columns) ||
         image.shape(2) != static_cast<size_t>(tensor.channels))
         throw std::invalid_argument("expected an image [" + std::to_string(level.rows) + ", " +
-                                    std::to_string(level.columns) + ", " + std::to_string(tensor.channels) + "], got [" +
-                                    std::to_string(image.shape(0)) + ", " + std::to_string(image.shape(1)) + ", " +
-                                    std::to_string(image.shape(2)) + "]");
+                                    std::to_string(level.columns) + ", " + std::to_string(tensor.channels) +
+                                    "], got [" + std::to_string(image.shape(0)) + ", " +
+                                    std::to_string(image.shape(1)) + ", " + std::to_string(image.shape(2)) + "]");
 }
 
 nb::dict run(Engine& engine, const uint8_t* pixels, const float* normalised, const Mask* mask) {
@@ -160,22 +160,23 @@ NB_MODULE(_native, m) {
             static const Kernels& best = *usable_kernels().back();
             const Kernels& kernels = isa.empty() ? best : choose_kernels(isa.c_str());
             nb::gil_scoped_release release;
-            resize(kernels, image.data(), static_cast<int>(image.shape(0)), static_cast<int>(image.shape(1)), place.data(),
-                   static_cast<int>(rows), static_cast<int>(columns), place.stride(0));
+            resize(kernels, image.data(), static_cast<int>(image.shape(0)), static_cast<int>(image.shape(1)),
+                   place.data(), static_cast<int>(rows), static_cast<int>(columns), place.stride(0));
         },
         nb::arg("image"), nb::arg("place"), nb::arg("isa") = "",
-        "Fill `place` [H, W, 3] uint8, which may be part of a larger image, with `image` [h, w, 3] in its size: means of\n"
+        "Fill `place` [H, W, 3] uint8, which may be part of a larger image, with `image` [h, w, 3] in its size: means "
+        "of\n"
         "areas, or interpolated where it becomes larger. ValueError where a shape does not fit.");
 
     m.def(
         "find_objects",
         [](const Rows& logits, const Rows& offsets, const Rows& anchors, const Flags& active,
-           const std::array<float, 3>& coding, const std::array<float, 3>& letterbox, const std::array<float, 2>& source,
-           const std::array<float, 2>& logit_limits, float score, float nms_iou, int most, bool votes, float vote_iou,
-           float vote_score, int supporters, float own_weight) {
+           const std::array<float, 3>& coding, const std::array<float, 3>& letterbox,
+           const std::array<float, 2>& source, const std::array<float, 2>& logit_limits, float score, float nms_iou,
+           int most, bool votes, float vote_iou, float vote_score, int supporters, float own_weight) {
             const size_t count = logits.shape(0);
-            if (offsets.shape(0) != count || anchors.shape(0) != count || active.shape(0) != count || offsets.shape(1) != 4 ||
-                anchors.shape(1) != 4 || count > 1 << 24 || logits.shape(1) > 1 << 16)
+            if (offsets.shape(0) != count || anchors.shape(0) != count || active.shape(0) != count ||
+                offsets.shape(1) != 4 || anchors.shape(1) != 4 || count > 1 << 24 || logits.shape(1) > 1 << 16)
                 throw std::invalid_argument("expected logits [A, C], offsets [A, 4], anchors [A, 4] and flags [A]");
             if (most < 0 || supporters < 1) throw std::invalid_argument("expected most >= 0 and supporters >= 1");
             const HeadReading reading{coding[0],    coding[1], coding[2], letterbox[0],    letterbox[1],
@@ -189,14 +190,18 @@ NB_MODULE(_native, m) {
                                          suppression);
             }
             const size_t found = objects.scores.size();
-            return nb::make_tuple(array_of(std::move(objects.boxes), {found, 4}), array_of(std::move(objects.scores), {found}),
+            return nb::make_tuple(array_of(std::move(objects.boxes), {found, 4}),
+                                  array_of(std::move(objects.scores), {found}),
                                   array_of(std::move(objects.class_ids), {found}));
         },
         nb::arg("logits"), nb::arg("offsets"), nb::arg("anchors"), nb::arg("active"), nb::kw_only(), nb::arg("coding"),
-        nb::arg("letterbox"), nb::arg("source"), nb::arg("logit_limits"), nb::arg("score"), nb::arg("nms_iou"), nb::arg("most"),
-        nb::arg("votes"), nb::arg("vote_iou"), nb::arg("vote_score"), nb::arg("supporters"), nb::arg("own_weight"),
-        "Boxes [N, 4], scores [N] and class ids [N] of the objects in what a detector's head puts out, the best first;\n"
-        "edgekit.pipeline.postprocess says how. `coding` is (centre variance, size variance, largest log size), `letterbox`\n"
+        nb::arg("letterbox"), nb::arg("source"), nb::arg("logit_limits"), nb::arg("score"), nb::arg("nms_iou"),
+        nb::arg("most"), nb::arg("votes"), nb::arg("vote_iou"), nb::arg("vote_score"), nb::arg("supporters"),
+        nb::arg("own_weight"),
+        "Boxes [N, 4], scores [N] and class ids [N] of the objects in what a detector's head puts out, the best "
+        "first;\n"
+        "edgekit.pipeline.postprocess says how. `coding` is (centre variance, size variance, largest log size), "
+        "`letterbox`\n"
         "(left, top, scale), `source` (width, height), `logit_limits` (of a candidate, of one in each class).");
 
     m.def(

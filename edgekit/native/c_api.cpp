@@ -50,9 +50,7 @@ const char* guarded(Work work) noexcept {
     }
 }
 
-const LevelShape& image_level(const Program& program) {
-    return program.level_of(program.operations[0].output);
-}
+const LevelShape& image_level(const Program& program) { return program.level_of(program.operations[0].output); }
 
 int image_channels(const Program& program) { return program.tensors[program.operations[0].output].channels; }
 

@@ -62,8 +62,8 @@ EDGEKIT_API int edgekit_threads(const edgekit_engine* engine);
 
 /* Run on one image. `mask`: [rows][columns], active where it is not 0; null for a program without one. `outputs[i]`:
  * [rows][columns] of output i, written completely. Threads may call it at the same time; they take turns. */
-EDGEKIT_API const char* edgekit_run(edgekit_engine* engine, edgekit_layout layout, const void* image,
-                                    const float* mask, float* const* outputs);
+EDGEKIT_API const char* edgekit_run(edgekit_engine* engine, edgekit_layout layout, const void* image, const float* mask,
+                                    float* const* outputs);
 
 #ifdef __cplusplus
 }

@@ -47,7 +47,8 @@ void Engine::convolve_as(const Operation& op, const WeightPlan& weights, const M
 
     // A block of sites whose input stays in the first level of cache while all panels pass by.
     int most = kMaxTile;
-    for (int index = first_panel; index < last_panel; index++) most = std::min(most, tiles[weights.panels[index].blocks]);
+    for (int index = first_panel; index < last_panel; index++)
+        most = std::min(most, tiles[weights.panels[index].blocks]);
     const int depth = weights.taps * weights.channels * static_cast<int>(sizeof(T));
     const int block = pointwise ? std::max(most, (24 << 10) / depth / most * most) : most;
     for (int start = from; start < to; start += block) {
@@ -87,17 +88,20 @@ void Engine::convolve_as(const Operation& op, const WeightPlan& weights, const M
                     const int channel = panel.first_block * kBlock;
                     b.bias = integer ? static_cast<const void*>(&weights.integer_bias[branch][channel])
                                      : static_cast<const void*>(&weights.bias[branch][channel]);
-                    b.multipliers = weights.multipliers[branch].empty() ? nullptr : &weights.multipliers[branch][channel];
+                    b.multipliers =
+                        weights.multipliers[branch].empty() ? nullptr : &weights.multipliers[branch][channel];
                     const size_t plane = weights.first_blocks[branch] + panel.first_block;
-                    b.output = output.base + (plane * output.plane +
-                                              static_cast<size_t>(output.positions ? 0 : first - output.first) * kBlock) *
-                                                 out_element;
+                    b.output =
+                        output.base + (plane * output.plane +
+                                       static_cast<size_t>(output.positions ? 0 : first - output.first) * kBlock) *
+                                          out_element;
                     // A residual lies like the part of the output it is added to, but from its own first block on.
                     const size_t other = plane - weights.first_blocks[0];
-                    b.residual = op.second < 0 ? nullptr
-                                               : residual.base + (other * residual.plane +
-                                                                  static_cast<size_t>(residual.positions ? 0 : first) * kBlock) *
-                                                                     out_element;
+                    b.residual = op.second < 0
+                                     ? nullptr
+                                     : residual.base + (other * residual.plane +
+                                                        static_cast<size_t>(residual.positions ? 0 : first) * kBlock) *
+                                                           out_element;
                 }
                 result.positions = output.positions ? output.positions + first : nullptr;
                 result.residual_positions = residual.positions ? residual.positions + first : nullptr;
@@ -112,7 +116,8 @@ void Engine::convolve_as(const Operation& op, const WeightPlan& weights, const M
 
 // Copy what `count` output sites read: [taps][blocks][count][16].
 template <class T>
-void Engine::gather(const Operation& op, const WeightPlan& weights, const Map& input, int first, int count, T* to) const {
+void Engine::gather(const Operation& op, const WeightPlan& weights, const Map& input, int first, int count,
+                    T* to) const {
     const Layout& layout = plan_.layouts[op.input];
     const Sites &in = sites_of(op.input), &out = sites_of(op.output);
     const int blocks = ceil_div(weights.channels, kBlock);
@@ -132,7 +137,8 @@ void Engine::gather(const Operation& op, const WeightPlan& weights, const Map& i
     const size_t plane = layout.packed ? kBlock : input.plane;
     for (int tap = 0; tap < weights.taps; tap++) {
         const int y = layout.packed ? tap : tap / op.kernel_columns, x = layout.packed ? 0 : tap % op.kernel_columns;
-        const T* from = reinterpret_cast<const T*>(input.base) + (static_cast<ptrdiff_t>(y) * in.frame_columns() + x) * site;
+        const T* from =
+            reinterpret_cast<const T*>(input.base) + (static_cast<ptrdiff_t>(y) * in.frame_columns() + x) * site;
         for (int block = 0; block < blocks; block++, from += plane)
             for (int i = 0; i < count; i++, to += kBlock) std::memcpy(to, from + starts[i], kBlock * sizeof(T));
     }

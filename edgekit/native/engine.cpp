@@ -9,7 +9,8 @@ namespace edgekit {
 
 Engine::Engine(Program program, const Kernels& kernels, int threads)
     : kernels_(kernels), plan_(make_plan(std::move(program), kernels)), team_(threads) {
-    for (size_t i = 0; i < plan_.program.levels.size(); i++) sites_.emplace_back(plan_.program.levels[i], plan_.borders[i], plan_.reaches[i]);
+    for (size_t i = 0; i < plan_.program.levels.size(); i++)
+        sites_.emplace_back(plan_.program.levels[i], plan_.borders[i], plan_.reaches[i]);
     arena_ = Buffer(plan_.arena_bytes);
     // Channels that pad a block are multiplied by zero weights, which only a NaN survives.
     std::memset(arena_.data(), 0, arena_.bytes());
@@ -72,7 +73,8 @@ void Engine::set_mask(const uint8_t* mask) {
         const Sites& sites = sites_of(plan_.program.operations[step.expand].output);
         int32_t* to = rings_[i].data();
         for (const Run& run : sites.runs) {
-            const int place = (run.row + sites.border) % step.ring_rows * sites.frame_columns() + sites.border + run.column;
+            const int place =
+                (run.row + sites.border) % step.ring_rows * sites.frame_columns() + sites.border + run.column;
             for (int k = 0; k < run.length; k++) *to++ = place + k;
         }
     }
@@ -90,7 +92,8 @@ Engine::Map Engine::map_of(int tensor) const {
 uint8_t Engine::zero_of(int tensor) const { return static_cast<uint8_t>(plan_.program.tensors[tensor].zero_point); }
 
 Engine::Span Engine::share(int count, int thread, int threads) {
-    return {static_cast<int>(int64_t{count} * thread / threads), static_cast<int>(int64_t{count} * (thread + 1) / threads)};
+    return {static_cast<int>(int64_t{count} * thread / threads),
+            static_cast<int>(int64_t{count} * (thread + 1) / threads)};
 }
 
 // A thread's rows: about as many active sites as any other's.
@@ -131,7 +134,8 @@ void Engine::run_step(const Step& step, size_t index, int thread) {
 }
 
 // A thread's share of a convolution: few sites are shared out by filters, many by sites.
-void Engine::multiply_sites(const Operation& op, const WeightPlan& weights, const Map& input, const Map& output, int thread) {
+void Engine::multiply_sites(const Operation& op, const WeightPlan& weights, const Map& input, const Map& output,
+                            int thread) {
     const int panels = static_cast<int>(weights.panels.size()), sites = sites_of(op.output).count();
     const bool by_panels = sites < 32 * team_.size() && panels >= team_.size();
     const Span part = share(by_panels ? panels : sites, thread, team_.size());
@@ -190,12 +194,14 @@ void Engine::run_chain(const Step& step, size_t index, int thread) {
     const Span rows = rows_of(out, thread);
     const size_t row_limit = static_cast<size_t>(step.rows) * out.columns;
     Map filtered{scratch.rows.data(), (row_limit | 1) * kBlock, nullptr, 0};
-    int next = std::max(-in.border, rows.from * depthwise.stride - depthwise.pad_top);  // row of the input not yet expanded
+    int next =
+        std::max(-in.border, rows.from * depthwise.stride - depthwise.pad_top);  // row of the input not yet expanded
     for (int row = rows.from, end; row < rows.to; row = end) {
         end = std::min(row + step.rows, rows.to);
         const int from = out.row_first[row], to = out.row_first[end];
         if (step.expand >= 0) {
-            const int stop = std::min(in.rows + in.border, (end - 1) * depthwise.stride - depthwise.pad_top + depthwise.kernel_rows);
+            const int stop =
+                std::min(in.rows + in.border, (end - 1) * depthwise.stride - depthwise.pad_top + depthwise.kernel_rows);
             if (from == to) {
                 next = std::max(next, end * depthwise.stride - depthwise.pad_top);
                 continue;
@@ -204,10 +210,11 @@ void Engine::run_chain(const Step& step, size_t index, int thread) {
             if (next < stop) {
                 zero_halo(depthwise.input, expanded, {next + in.border, stop + in.border}, step.ring_rows,
                           all_blocks(depthwise.input));
-                const int first = in.row_first[std::clamp(next, 0, in.rows)], last = in.row_first[std::clamp(stop, 0, in.rows)];
+                const int first = in.row_first[std::clamp(next, 0, in.rows)],
+                          last = in.row_first[std::clamp(stop, 0, in.rows)];
                 const WeightPlan& weights = plan_.weights[step.expand];
-                convolve(program.operations[step.expand], weights, map_of(program.operations[step.expand].input), expanded,
-                         first, last, 0, static_cast<int>(weights.panels.size()), scratch.gather.data());
+                convolve(program.operations[step.expand], weights, map_of(program.operations[step.expand].input),
+                         expanded, first, last, 0, static_cast<int>(weights.panels.size()), scratch.gather.data());
                 next = stop;
             }
         }

@@ -62,7 +62,8 @@ class Engine {
     void run_chain(const Step& step, size_t index, int thread);
     bool shared_by_channels(const Step& step) const;
     void run_chain_by_channels(const Step& step, int thread);
-    void multiply_sites(const Operation& op, const WeightPlan& weights, const Map& input, const Map& output, int thread);
+    void multiply_sites(const Operation& op, const WeightPlan& weights, const Map& input, const Map& output,
+                        int thread);
     void convolve(const Operation& op, const WeightPlan& weights, const Map& input, const Map& output, int from, int to,
                   int first_panel, int last_panel, uint8_t* gather) const;
     template <class T>

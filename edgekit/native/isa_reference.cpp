@@ -36,10 +36,12 @@ struct ConvPlain {
                     if (branch.residual)
                         value += static_cast<const float*>(branch.residual)
                             [at * to.residual_plane +
-                             static_cast<ptrdiff_t>(to.residual_positions ? to.residual_positions[i] : i) * kBlock + lane];
-                    static_cast<float*>(branch.output)[at * to.output_plane +
-                                                       static_cast<ptrdiff_t>(to.positions ? to.positions[i] : i) * kBlock +
-                                                       lane] = clamped(value, to);
+                             static_cast<ptrdiff_t>(to.residual_positions ? to.residual_positions[i] : i) * kBlock +
+                             lane];
+                    static_cast<float*>(
+                        branch.output)[at * to.output_plane +
+                                       static_cast<ptrdiff_t>(to.positions ? to.positions[i] : i) * kBlock + lane] =
+                        clamped(value, to);
                 }
     }
 };

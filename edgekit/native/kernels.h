@@ -77,7 +77,8 @@ struct Kernels {
     void (*weigh_rows)(const uint8_t* const* rows, const float* weights, int row_count, int count, float* sums);
     // Pixels of three channels: result i is the sum of `taps` pixels from sums + firsts[i] on times weights[i * taps..],
     // rounded half up. Reads one number behind the sums, and writes one byte behind the results.
-    void (*weigh_columns)(const float* sums, const int32_t* firsts, const float* weights, int taps, int count, uint8_t* to);
+    void (*weigh_columns)(const float* sums, const int32_t* firsts, const float* weights, int taps, int count,
+                          uint8_t* to);
 
     // Two rows of `count` numbers, one below the other, as one row of half as many pixels of three channels: means of four
     // pixels, rounded half up. Uses count + 1 sums, and writes one byte behind the results.

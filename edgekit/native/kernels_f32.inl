@@ -25,7 +25,8 @@ struct ConvF32 {
             }
             for (int c = 0; c < left; c++, weights += N * kLanes) step<N>(sums, input + c, weights);
         }
-        for (int branch = 0; branch < tile.to.branch_count; branch++) finish<N>(sums, tile.to, tile.to.branches[branch]);
+        for (int branch = 0; branch < tile.to.branch_count; branch++)
+            finish<N>(sums, tile.to, tile.to.branches[branch]);
     }
 
     template <int N>
@@ -53,8 +54,9 @@ struct ConvF32 {
         for (int i = 0; i < Sites; i++) {
             float* row = output + static_cast<ptrdiff_t>(to.positions ? to.positions[i] : i) * kBlock;
             const float* more =
-                residual ? residual + static_cast<ptrdiff_t>(to.residual_positions ? to.residual_positions[i] : i) * kBlock
-                         : nullptr;
+                residual
+                    ? residual + static_cast<ptrdiff_t>(to.residual_positions ? to.residual_positions[i] : i) * kBlock
+                    : nullptr;
 #pragma GCC unroll 16
             for (int n = 0; n < N; n++) {
                 Vector value = sums[i][n] + load(bias + n * kLanes);

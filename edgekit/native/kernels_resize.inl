@@ -16,8 +16,8 @@ static void weigh_rows(const uint8_t* const* rows, const float* weights, int row
 
 // A constant `Taps` (0: any) is a third quicker.
 template <int Taps>
-static inline __attribute__((always_inline)) void weigh_pixels(const float* sums, const int32_t* firsts, const float* weights,
-                                                               int taps, int count, uint8_t* to) {
+static inline __attribute__((always_inline)) void weigh_pixels(const float* sums, const int32_t* firsts,
+                                                               const float* weights, int taps, int count, uint8_t* to) {
     using Four = float __attribute__((vector_size(16)));
     using FourWhole = int32_t __attribute__((vector_size(16)));
     using FourBytes = uint8_t __attribute__((vector_size(4)));
@@ -37,7 +37,8 @@ static inline __attribute__((always_inline)) void weigh_pixels(const float* sums
     }
 }
 
-static void weigh_columns(const float* sums, const int32_t* firsts, const float* weights, int taps, int count, uint8_t* to) {
+static void weigh_columns(const float* sums, const int32_t* firsts, const float* weights, int taps, int count,
+                          uint8_t* to) {
     if (taps == 2) return weigh_pixels<2>(sums, firsts, weights, taps, count, to);
     if (taps == 3) return weigh_pixels<3>(sums, firsts, weights, taps, count, to);
     weigh_pixels<0>(sums, firsts, weights, taps, count, to);

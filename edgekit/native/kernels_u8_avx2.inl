@@ -25,8 +25,8 @@ struct Rounding {
     // One site as 16 bits: the lower halves of both, then the upper halves of both. Packing saturates, so only what is
     // too large for an int32 has to be clamped before.
     inline __attribute__((always_inline)) __m256i words(__m256 a, __m256 b) const {
-        const __m256i words = _mm256_packs_epi32(_mm256_cvtps_epi32(_mm256_min_ps(high, a)),
-                                                 _mm256_cvtps_epi32(_mm256_min_ps(high, b)));
+        const __m256i words =
+            _mm256_packs_epi32(_mm256_cvtps_epi32(_mm256_min_ps(high, a)), _mm256_cvtps_epi32(_mm256_min_ps(high, b)));
         return _mm256_adds_epi16(words, zero_point);
     }
 
@@ -138,9 +138,8 @@ static inline __attribute__((always_inline)) void finish_run(Next next, int leng
     const float* multipliers = to.branches[0].multipliers;
     const __m256 scale0 = _mm256_castsi256_ps(load_part(multipliers, 0));
     const __m256 scale1 = _mm256_castsi256_ps(load_part(multipliers, 1));
-    const auto scaled = [](__m256i sums, __m256 scale) __attribute__((always_inline)) {
-        return _mm256_mul_ps(_mm256_cvtepi32_ps(sums), scale);
-    };
+    const auto scaled = [](__m256i sums, __m256 scale)
+                            __attribute__((always_inline)) { return _mm256_mul_ps(_mm256_cvtepi32_ps(sums), scale); };
     if constexpr (sizeof(Out) == 1) {
         const Rounding rounding(to, _mm256_setr_epi32(0, 1, 4, 5, 2, 3, 6, 7));
         const auto words = [&]() __attribute__((always_inline)) {

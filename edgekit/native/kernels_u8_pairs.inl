@@ -180,9 +180,8 @@ static inline __attribute__((always_inline)) const uint8_t* add_half(__m256i (&s
             auto* place = reinterpret_cast<const Place*>(next + sizeof(Counts));
             auto* weights = next + bytes_of_list(quads);
             next = weights + static_cast<size_t>(quads) * 64;
-            const auto at = [&](int i) __attribute__((always_inline)) {
-                return blocks[place[i].block] + place[i].channel;
-            };
+            const auto at = [&](int i)
+                                __attribute__((always_inline)) { return blocks[place[i].block] + place[i].channel; };
             for (int i = 0; i < count.plain_pairs; i++, place += 2, weights += 64)
                 add_quads<Sites, 2, false>(sums, {at(0), at(1)}, weights);
             for (int i = 0; i < count.plain; i++, place++, weights += 32)

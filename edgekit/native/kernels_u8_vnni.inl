@@ -65,7 +65,8 @@ static inline __attribute__((always_inline)) void finish_bytes(const __m512i (&s
                     if (residual) {
                         const ptrdiff_t place = to.residual_positions ? to.residual_positions[site] : site;
                         const uint8_t* from = residual + place * kBlock + n * to.residual_plane;
-                        const __m512i more = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+                        const __m512i more =
+                            _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
                         const __m512i centred = _mm512_sub_epi32(more, _mm512_set1_epi32(to.residual_zero_point));
                         value = _mm512_add_ps(
                             value, _mm512_mul_ps(_mm512_cvtepi32_ps(centred), _mm512_set1_ps(to.residual_scale)));
@@ -97,18 +98,20 @@ static inline __attribute__((always_inline)) void finish_bytes(const __m512i (&s
 }
 
 template <int Sites, int Blocks>
-static inline __attribute__((always_inline)) void finish_floats(const __m512i (&sums)[Sites][Blocks], const Epilogue& to,
-                                                                const Branch& branch) {
+static inline __attribute__((always_inline)) void finish_floats(const __m512i (&sums)[Sites][Blocks],
+                                                                const Epilogue& to, const Branch& branch) {
     const __m512 low = _mm512_set1_ps(to.low), high = _mm512_set1_ps(to.high);
     auto* residual = static_cast<const float*>(branch.residual);
 #pragma GCC unroll 16
     for (int i = 0; i < Sites; i++) {
-        float* row = static_cast<float*>(branch.output) + static_cast<ptrdiff_t>(to.positions ? to.positions[i] : i) * kBlock;
+        float* row =
+            static_cast<float*>(branch.output) + static_cast<ptrdiff_t>(to.positions ? to.positions[i] : i) * kBlock;
         const ptrdiff_t other = to.residual_positions ? to.residual_positions[i] : i;
 #pragma GCC unroll 4
         for (int n = 0; n < Blocks; n++) {
             __m512 value = real_values(sums[i][n], _mm512_loadu_ps(branch.multipliers + n * kBlock));
-            if (residual) value = _mm512_add_ps(value, _mm512_loadu_ps(residual + other * kBlock + n * to.residual_plane));
+            if (residual)
+                value = _mm512_add_ps(value, _mm512_loadu_ps(residual + other * kBlock + n * to.residual_plane));
             _mm512_storeu_ps(row + n * to.output_plane, _mm512_min_ps(high, _mm512_max_ps(low, value)));
         }
     }
@@ -188,7 +191,9 @@ static size_t pack_depthwise_u8_vnni(const int8_t* weights, int taps, int channe
         for (int group = 0; group < groups; group++)
             for (int c = 0; c < kBlock; c++)
                 for (int tap = group * 4; tap < group * 4 + 4; tap++)
-                    *bytes++ = tap < taps && first + c < channels ? weights[static_cast<size_t>(tap) * channels + first + c] : 0;
+                    *bytes++ = tap < taps && first + c < channels
+                                   ? weights[static_cast<size_t>(tap) * channels + first + c]
+                                   : 0;
     }
     return static_cast<size_t>(groups) * 64;
 }
@@ -198,8 +203,9 @@ template <int Stride>
 static inline __attribute__((always_inline)) __m512i four_sites(const uint8_t* from) {
     if constexpr (Stride == 1) return _mm512_loadu_si512(from);
     const __m512i a = _mm512_loadu_si512(from);  // sites 0 1 2 3, of which 0 and 2
-    const __m512i b = _mm512_inserti64x2(_mm512_castsi128_si512(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + 64))),
-                                         _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + 96)), 2);
+    const __m512i b =
+        _mm512_inserti64x2(_mm512_castsi128_si512(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + 64))),
+                           _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + 96)), 2);
     return _mm512_shuffle_i32x4(a, b, 0x88);
 }
 
@@ -214,7 +220,8 @@ static void depthwise3x3_u8_vnni(const DepthwiseRunU8& run) {
     for (int q = 0; q < 4; q++) {
 #pragma GCC unroll 3
         for (int g = 0; g < 3; g++)
-            w[g][q] = _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(packed + g * 64 + q * 16)));
+            w[g][q] =
+                _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(packed + g * 64 + q * 16)));
         bias[q] = _mm512_broadcast_i32x4(
             _mm_loadu_si128(reinterpret_cast<const __m128i*>(static_cast<const int32_t*>(branch.bias) + q * 4)));
         multipliers[q] = _mm512_broadcast_f32x4(_mm_loadu_ps(branch.multipliers + q * 4));
@@ -225,8 +232,8 @@ static void depthwise3x3_u8_vnni(const DepthwiseRunU8& run) {
             return four_sites<Stride>(run.rows[y] + (i * Stride + x) * kBlock);
         };
         __m512i sums[4] = {bias[0], bias[1], bias[2], bias[3]};
-        const auto add = [&](const __m512i (&weights)[4], __m512i t0, __m512i t1, __m512i t2, __m512i t3)
-                             __attribute__((always_inline)) {
+        const auto add = [&](const __m512i(&weights)[4], __m512i t0, __m512i t1, __m512i t2,
+                             __m512i t3) __attribute__((always_inline)) {
             const __m512i low01 = _mm512_unpacklo_epi8(t0, t1), high01 = _mm512_unpackhi_epi8(t0, t1);
             const __m512i low23 = _mm512_unpacklo_epi8(t2, t3), high23 = _mm512_unpackhi_epi8(t2, t3);
             sums[0] = _mm512_dpbusd_epi32(sums[0], _mm512_unpacklo_epi16(low01, low23), weights[0]);
@@ -243,8 +250,9 @@ static void depthwise3x3_u8_vnni(const DepthwiseRunU8& run) {
         for (int q = 0; q < 4; q++) values[q] = real_values(sums[q], multipliers[q]);
         const int left = run.length - i < 4 ? run.length - i : 4;
         if constexpr (sizeof(Out) == 1) {
-            const __m512i bytes = saturated_bytes(whole_numbers<Bounded>(values[0]), whole_numbers<Bounded>(values[1]),
-                                                  whole_numbers<Bounded>(values[2]), whole_numbers<Bounded>(values[3]), to);
+            const __m512i bytes =
+                saturated_bytes(whole_numbers<Bounded>(values[0]), whole_numbers<Bounded>(values[1]),
+                                whole_numbers<Bounded>(values[2]), whole_numbers<Bounded>(values[3]), to);
             _mm512_mask_storeu_epi64(output + i * kBlock, static_cast<__mmask8>((1 << 2 * left) - 1), bytes);
         } else {
             alignas(64) float parts[4][16];

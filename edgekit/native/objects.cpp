@@ -11,7 +11,9 @@ namespace {
 
 // Intersection over union; two boxes without area overlap by 0.
 float overlap(const float* a, const float* b) {
-    const auto area = [](const float* box) { return std::max(box[2] - box[0], 0.0f) * std::max(box[3] - box[1], 0.0f); };
+    const auto area = [](const float* box) {
+        return std::max(box[2] - box[0], 0.0f) * std::max(box[3] - box[1], 0.0f);
+    };
     const float width = std::max(std::min(a[2], b[2]) - std::max(a[0], b[0]), 0.0f);
     const float height = std::max(std::min(a[3], b[3]) - std::max(a[1], b[1]), 0.0f);
     const float shared = width * height, united = area(a) + area(b) - shared;
@@ -28,13 +30,14 @@ std::vector<int> best_first(const std::vector<float>& values) {
 
 }  // namespace
 
-Candidates read_head(const float* logits, const float* offsets, const float* anchors, const uint8_t* active, int anchor_count,
-                     int classes, const HeadReading& reading) {
+Candidates read_head(const float* logits, const float* offsets, const float* anchors, const uint8_t* active,
+                     int anchor_count, int classes, const HeadReading& reading) {
     // Nearly all is background, and most of what is left of classes that nothing is of.
     std::vector<uint8_t> found(classes);
     for (int a = 0; a < anchor_count; a++)
         if (active[a])
-            for (int c = 0; c < classes; c++) found[c] |= logits[static_cast<size_t>(a) * classes + c] >= reading.class_logit;
+            for (int c = 0; c < classes; c++)
+                found[c] |= logits[static_cast<size_t>(a) * classes + c] >= reading.class_logit;
     std::vector<int> present;
     for (int c = 0; c < classes; c++)
         if (found[c]) present.push_back(c);
@@ -48,11 +51,14 @@ Candidates read_head(const float* logits, const float* offsets, const float* anc
         for (const int c : present) {
             if (!(row[c] >= reading.least_logit)) continue;
             if (!placed) {
-                const float *offset = offsets + static_cast<size_t>(a) * 4, *anchor = anchors + static_cast<size_t>(a) * 4;
-                const float bars[2] = {reading.left, reading.top}, sides[2] = {reading.source_width, reading.source_height};
+                const float *offset = offsets + static_cast<size_t>(a) * 4,
+                            *anchor = anchors + static_cast<size_t>(a) * 4;
+                const float bars[2] = {reading.left, reading.top},
+                            sides[2] = {reading.source_width, reading.source_height};
                 for (int k = 0; k < 2; k++) {
                     const float centre = anchor[k] + offset[k] * reading.centre_variance * anchor[k + 2];
-                    const float grown = std::exp(std::min(offset[k + 2] * reading.size_variance, reading.most_log_size));
+                    const float grown =
+                        std::exp(std::min(offset[k + 2] * reading.size_variance, reading.most_log_size));
                     const float half = anchor[k + 2] * grown / 2;
                     box[k] = std::clamp((centre - half - bars[k]) / reading.scale, 0.0f, sides[k]);
                     box[k + 2] = std::clamp((centre + half - bars[k]) / reading.scale, 0.0f, sides[k]);

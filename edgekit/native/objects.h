@@ -11,15 +11,15 @@ struct HeadReading {
     float centre_variance, size_variance, most_log_size;
     float left, top, scale;                     // of the letterbox
     float source_width, source_height;          // pixels
-    float least_logit, class_logit;             // of a candidate, and of one candidate at least of each class with any
+    float least_logit, class_logit;  // of a candidate, and of one candidate at least of each class with any
 };
 
 struct Suppression {
-    float score;                // of an object
+    float score;  // of an object
     float iou;
-    int most;                   // objects
+    int most;  // objects
     bool votes;
-    float vote_iou, vote_score; // of a voter
+    float vote_iou, vote_score;  // of a voter
     int supporters;
     float own_weight;
 };
@@ -33,8 +33,8 @@ struct Candidates {
 // Logits [anchors][classes], offsets and anchors [anchors][4] (anchors: centre x, centre y, width, height in input
 // pixels) and `active` [anchors] -> candidates in pixels of the source, in order of anchors, then classes; those without
 // area inside the picture are left out.
-Candidates read_head(const float* logits, const float* offsets, const float* anchors, const uint8_t* active, int anchor_count,
-                     int classes, const HeadReading& reading);
+Candidates read_head(const float* logits, const float* offsets, const float* anchors, const uint8_t* active,
+                     int anchor_count, int classes, const HeadReading& reading);
 
 // Greedy suppression, each class for itself, and the votes of what it drops; the best first.
 Candidates choose_objects(const Candidates& candidates, const Suppression& suppression);

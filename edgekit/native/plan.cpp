@@ -233,7 +233,9 @@ class Planner {
                                  expanded.blocks * kBlock * expanded.element;
         int rows = std::max(1, std::min(out.rows, ceil_div(kChainSites, out.columns)));
         if (expand >= 0) {
-            const auto ring = [&](int group) { return static_cast<size_t>((group - 1) * op.stride + op.kernel_rows) * row_bytes; };
+            const auto ring = [&](int group) {
+                return static_cast<size_t>((group - 1) * op.stride + op.kernel_rows) * row_bytes;
+            };
             while (rows < out.rows && ring(rows + 1) <= kChainBytes) rows++;
             step.ring_rows = (rows - 1) * op.stride + op.kernel_rows;
             if (ring(rows) * 2 > row_bytes * in.rows + kChainBytes) return;  // nearly the whole map: keep it
@@ -243,7 +245,8 @@ class Planner {
         step.main = depthwise;
         step.project = project;
         step.rows = rows;
-        step.by_channels = out.rows * out.columns <= kChannelwiseSites && (expand < 0 || plan_.weights[expand].branches == 1);
+        step.by_channels =
+            out.rows * out.columns <= kChannelwiseSites && (expand < 0 || plan_.weights[expand].branches == 1);
     }
 
     // Each tensor gets a place in one arena for as long as it is read; what is used together is close together.
@@ -280,8 +283,9 @@ class Planner {
             if (!inside[t] && last[t] >= 0) order.push_back(static_cast<int>(t));
         std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return first[a] < first[b]; });
         for (int t : order) {
-            live.erase(std::remove_if(live.begin(), live.end(), [&](const Place& p) { return last[p.tensor] < first[t]; }),
-                       live.end());
+            live.erase(
+                std::remove_if(live.begin(), live.end(), [&](const Place& p) { return last[p.tensor] < first[t]; }),
+                live.end());
             std::sort(live.begin(), live.end(), [](const Place& a, const Place& b) { return a.offset < b.offset; });
             const size_t bytes = map_bytes(t);
             size_t at = 0;
@@ -310,7 +314,9 @@ class Planner {
         };
         for (Step& step : plan_.steps) {
             std::vector<Range> reads, writes;
-            const auto range = [&](int t) { return Range{plan_.layouts[t].offset, plan_.layouts[t].offset + map_bytes(t)}; };
+            const auto range = [&](int t) {
+                return Range{plan_.layouts[t].offset, plan_.layouts[t].offset + map_bytes(t)};
+            };
             for (int index : {step.expand, step.main, step.project}) {
                 if (index < 0) continue;
                 const Operation& op = program().operations[index];
@@ -350,8 +356,11 @@ class Planner {
         const LevelShape &in = program().level_of(op.input), &out = program().level_of(op.output);
         const Layout &expanded = plan_.layouts[op.input], &filtered = plan_.layouts[op.output];
         const size_t columns = in.columns + 2 * plan_.borders[tensor(op.input).level];
-        plan_.ring_bytes = std::max(plan_.ring_bytes, (step.ring_rows * columns + 1) * expanded.blocks * kBlock * expanded.element + 256);
-        plan_.rows_bytes = std::max(plan_.rows_bytes, (static_cast<size_t>(step.rows) * out.columns + 1) * filtered.blocks * kBlock * filtered.element + 256);
+        plan_.ring_bytes = std::max(plan_.ring_bytes,
+                                    (step.ring_rows * columns + 1) * expanded.blocks * kBlock * expanded.element + 256);
+        plan_.rows_bytes = std::max(
+            plan_.rows_bytes,
+            (static_cast<size_t>(step.rows) * out.columns + 1) * filtered.blocks * kBlock * filtered.element + 256);
     }
 
     const Kernels& kernels_;

@@ -12,7 +12,8 @@ namespace edgekit {
 // without AVX-512 run the copy that was made for it.
 
 // (sum + bias) * multiplier + residual; the products are rounded before they are added, so no fused multiply-add.
-static inline float scaled(int32_t sum, const Epilogue& to, const Branch& branch, int channel, const uint8_t* residual) {
+static inline float scaled(int32_t sum, const Epilogue& to, const Branch& branch, int channel,
+                           const uint8_t* residual) {
     const float value =
         static_cast<float>(sum + static_cast<const int32_t*>(branch.bias)[channel]) * branch.multipliers[channel];
     if (!residual) return value;
@@ -27,7 +28,9 @@ static inline uint8_t rounded(float value, float low, float high, int zero_point
     return static_cast<uint8_t>(static_cast<int>(std::nearbyintf(value)) + zero_point);
 }
 
-static inline uint8_t rounded(float value, const Epilogue& to) { return rounded(value, to.low, to.high, to.zero_point); }
+static inline uint8_t rounded(float value, const Epilogue& to) {
+    return rounded(value, to.low, to.high, to.zero_point);
+}
 
 // A real number as uint8; a NaN, which no integer stands for, becomes 0.
 static inline uint8_t quantised(float value, float scale, int zero_point) {
@@ -35,7 +38,9 @@ static inline uint8_t quantised(float value, float scale, int zero_point) {
     return units == units ? rounded(units, 0.0f, 255.0f, zero_point) : uint8_t{0};
 }
 
-static inline float clamped(float value, float low, float high) { return value < low ? low : value > high ? high : value; }
+static inline float clamped(float value, float low, float high) {
+    return value < low ? low : value > high ? high : value;
+}
 
 static inline float clamped(float value, const Epilogue& to) { return clamped(value, to.low, to.high); }
 

@@ -27,7 +27,8 @@ Axis average(int from, int to) {
         const int first = std::min(begin(i), from - axis.taps);
         axis.firsts.push_back(first);
         for (int64_t k = first; k < first + axis.taps; k++) {
-            const int64_t shared = std::min((i + int64_t{1}) * from, (k + 1) * to) - std::max(int64_t{i} * from, k * to);
+            const int64_t shared =
+                std::min((i + int64_t{1}) * from, (k + 1) * to) - std::max(int64_t{i} * from, k * to);
             axis.weights.push_back(static_cast<float>(std::max(shared, int64_t{0})) / static_cast<float>(from));
         }
     }
@@ -51,8 +52,8 @@ Axis interpolate(int from, int to) {
 
 }  // namespace
 
-void resize(const Kernels& kernels, const uint8_t* from, int rows, int columns, uint8_t* to, int to_rows, int to_columns,
-            int64_t to_stride) {
+void resize(const Kernels& kernels, const uint8_t* from, int rows, int columns, uint8_t* to, int to_rows,
+            int to_columns, int64_t to_stride) {
     if (rows == 2 * to_rows && columns == 2 * to_columns) {
         std::vector<uint16_t> sums(columns * kChannels + 1);
         std::vector<uint8_t> line(to_columns * kChannels + 1);
@@ -76,7 +77,8 @@ void resize(const Kernels& kernels, const uint8_t* from, int rows, int columns, 
         while (weights[taps - 1] == 0.0f) taps--;
         for (int k = 0; k < taps; k++) under[k] = from + static_cast<ptrdiff_t>(down.firsts[row] + k) * width;
         kernels.weigh_rows(under.data(), weights, taps, width, sums.data());
-        kernels.weigh_columns(sums.data(), across.firsts.data(), across.weights.data(), across.taps, to_columns, line.data());
+        kernels.weigh_columns(sums.data(), across.firsts.data(), across.weights.data(), across.taps, to_columns,
+                              line.data());
         std::memcpy(to + row * to_stride, line.data(), line.size() - 1);
     }
 }

@@ -11,7 +11,7 @@ namespace edgekit {
 // becomes larger along neither side, each result is the mean of what lies under it, pixels at the rim counting by the
 // share that does; otherwise it is interpolated between the nearest pixels, whose centres lie half a pixel from the
 // picture's edges. Rounded half up. Expects all sides >= 1. Throws std::bad_alloc.
-void resize(const Kernels& kernels, const uint8_t* from, int rows, int columns, uint8_t* to, int to_rows, int to_columns,
-            int64_t to_stride);
+void resize(const Kernels& kernels, const uint8_t* from, int rows, int columns, uint8_t* to, int to_rows,
+            int to_columns, int64_t to_stride);
 
 }  // namespace edgekit

@@ -25,7 +25,8 @@ void Engine::read_image(const Operation& op, int thread) {
         const uint8_t* pixels = job_.pixels ? job_.pixels + first : nullptr;
         const float* normalised = job_.normalised ? job_.normalised + first : nullptr;
         if (layout.packed) {
-            read_pixels(pixels, normalised, run.length, channels, map.base + place * channels * layout.element, layout.element);
+            read_pixels(pixels, normalised, run.length, channels, map.base + place * channels * layout.element,
+                        layout.element);
             continue;
         }
         for (int i = 0; i < run.length; i++)
@@ -43,7 +44,8 @@ void Engine::read_image(const Operation& op, int thread) {
 }
 
 // One number of the image, normalised, and quantised where the map holds bytes.
-inline void Engine::read_value(const uint8_t* pixel, const float* normalised, int channel, uint8_t* to, size_t element) const {
+inline void Engine::read_value(const uint8_t* pixel, const float* normalised, int channel, uint8_t* to,
+                               size_t element) const {
     if (element == 4) {
         const float value = pixel ? lookup_[channel * 256 + *pixel] : *normalised;
         std::memcpy(to, &value, 4);
@@ -112,8 +114,9 @@ void Engine::pool(const Operation& op, int thread) {
                 for (int y = row; y < row + op.kernel_rows; y++)
                     for (int x = column; x < column + op.kernel_columns; x++) {
                         if (largest && (y < 0 || x < 0 || y >= in.rows || x >= in.columns)) continue;
-                        const size_t at = block * input.plane +
-                                          (static_cast<size_t>(y + in.border) * in.frame_columns() + x + in.border) * width;
+                        const size_t at =
+                            block * input.plane +
+                            (static_cast<size_t>(y + in.border) * in.frame_columns() + x + in.border) * width;
                         for (int c = 0; c < width; c++) {
                             if (from.element == 1) {
                                 const int value = input.base[at + c];
@@ -149,7 +152,8 @@ void Engine::halve_image(const Operation& op, Span rows) {
     const auto halve = [&](auto* base, auto* to, auto&& mean) {
         for (int r = out.row_runs[rows.from]; r < out.row_runs[rows.to]; r++) {
             const Run& run = out.runs[r];
-            const size_t row = static_cast<size_t>(2 * run.row + in.border) * in.frame_columns() + 2 * run.column + in.border;
+            const size_t row =
+                static_cast<size_t>(2 * run.row + in.border) * in.frame_columns() + 2 * run.column + in.border;
             const auto* upper = base + row * 3;
             const auto* lower = upper + static_cast<size_t>(in.frame_columns()) * 3;
             auto* result = to + static_cast<size_t>(output.positions[run.first]) * 3;
@@ -211,25 +215,29 @@ void Engine::deconvolve(const Operation& op, const WeightPlan& weights, int thre
                 for (int y = (row + 1) % 2; y < 4; y += 2)
                     for (int x = (column + 1) % 2; x < 4; x += 2) {
                         const int above = (row + 1 - y) / 2, beside = (column + 1 - x) / 2;  // -1 is in the frame
-                        const size_t at = block * input.plane +
-                                          (static_cast<size_t>((row + 1 - y < 0 ? -1 : above) + in.border) * in.frame_columns() +
-                                           (column + 1 - x < 0 ? -1 : beside) + in.border) * kBlock;
+                        const size_t at =
+                            block * input.plane +
+                            (static_cast<size_t>((row + 1 - y < 0 ? -1 : above) + in.border) * in.frame_columns() +
+                             (column + 1 - x < 0 ? -1 : beside) + in.border) *
+                                kBlock;
                         const int tap = y * 4 + x;
                         for (int c = 0; c < kBlock; c++)
                             if (from.element == 4)
                                 real[c] += reinterpret_cast<const float*>(input.base)[at + c] *
-                                           reinterpret_cast<const float*>(weights.weights.data())[(block * 16 + tap) * kBlock + c];
+                                           reinterpret_cast<const float*>(
+                                               weights.weights.data())[(block * 16 + tap) * kBlock + c];
                             else
                                 whole[c] += (input.base[at + c] - source.zero_point) *
-                                            reinterpret_cast<const int8_t*>(weights.weights.data())[tap * width + block * kBlock + c];
+                                            reinterpret_cast<const int8_t*>(
+                                                weights.weights.data())[tap * width + block * kBlock + c];
                     }
                 const size_t place = output.place(run.first + i);
                 const size_t at = (shift + block) * output.plane + place * kBlock;
                 for (int c = 0; c < kBlock; c++) {
                     const int k = block * kBlock + c;
-                    const float value = from.element == 4
-                                            ? real[c] + weights.bias[0][k]
-                                            : static_cast<float>(whole[c] + weights.integer_bias[0][k]) * weights.multipliers[0][k];
+                    const float value = from.element == 4 ? real[c] + weights.bias[0][k]
+                                                          : static_cast<float>(whole[c] + weights.integer_bias[0][k]) *
+                                                                weights.multipliers[0][k];
                     if (to.element == 4)
                         reinterpret_cast<float*>(output.base)[at + c] = clamped(value, op.low, op.high);
                     else
@@ -242,7 +250,8 @@ void Engine::deconvolve(const Operation& op, const WeightPlan& weights, int thre
 void Engine::pointwise(const Operation& op, int thread) {
     const Layout &from = plan_.layouts[op.input], &to = plan_.layouts[op.output];
     const Sites& sites = sites_of(op.output);
-    const Map input = map_of(op.input), output = map_of(op.output), other = map_of(op.second >= 0 ? op.second : op.input);
+    const Map input = map_of(op.input), output = map_of(op.output),
+              other = map_of(op.second >= 0 ? op.second : op.input);
     surround_with_zeros(op.output, output, thread);
     const TensorShape &a = plan_.program.tensors[op.input], &o = plan_.program.tensors[op.output];
     const int zero_b = op.second >= 0 ? plan_.program.tensors[op.second].zero_point : 0;
@@ -250,9 +259,7 @@ void Engine::pointwise(const Operation& op, int thread) {
     const Span part = share(sites.count(), thread, team_.size());
     for (int block = 0; block < from.blocks; block++)
         for (int p = part.from; p < part.to; p++) {
-            const auto at = [&](const Map& map, int plane) {
-                return plane * map.plane + map.place(p) * kBlock;
-            };
+            const auto at = [&](const Map& map, int plane) { return plane * map.plane + map.place(p) * kBlock; };
             const size_t x = at(input, block), y = at(other, block), z = at(output, shift + block);
             const auto* real = reinterpret_cast<const float*>(input.base) + x;
             auto* result = reinterpret_cast<float*>(output.base) + z;
@@ -283,8 +290,8 @@ void Engine::repack(const Operation& op, int thread) {
         for (int block = 0; block < to.blocks; block++)
             std::memset(output.base + at(output, block * kBlock) * to.element, 0, kBlock * to.element);
         for (int c = 0; c < op.written; c++)
-            std::memcpy(output.base + at(output, to.physical[c]) * to.element, input.base + at(input, from.physical[c]) * to.element,
-                        to.element);
+            std::memcpy(output.base + at(output, to.physical[c]) * to.element,
+                        input.base + at(input, from.physical[c]) * to.element, to.element);
     }
 }
 
@@ -293,8 +300,8 @@ void Engine::write_output(const Operation& op, int thread) {
     const Sites& sites = sites_of(op.input);
     const Map input = map_of(op.input);
     const TensorShape& tensor = plan_.program.tensors[op.input];
-    float* output = job_.outputs[op.output] +
-                    static_cast<size_t>(op.row_offset) * plan_.program.outputs[op.output].columns;
+    float* output =
+        job_.outputs[op.output] + static_cast<size_t>(op.row_offset) * plan_.program.outputs[op.output].columns;
     const Span rows = rows_of(sites, thread);
     for (int r = sites.row_runs[rows.from]; r < sites.row_runs[rows.to]; r++) {
         const Run& run = sites.runs[r];
@@ -302,8 +309,9 @@ void Engine::write_output(const Operation& op, int thread) {
             float* to = output + (static_cast<size_t>(run.row) * sites.columns + run.column + i) * tensor.channels;
             const size_t place = input.place(run.first + i) * kBlock;
             for (int c = 0; c < tensor.channels; c++) {
-                const size_t at = layout.packed ? place / kBlock * tensor.channels + c
-                                                : layout.physical[c] / kBlock * input.plane + place + layout.physical[c] % kBlock;
+                const size_t at = layout.packed
+                                      ? place / kBlock * tensor.channels + c
+                                      : layout.physical[c] / kBlock * input.plane + place + layout.physical[c] % kBlock;
                 to[c] = layout.element == 4 ? reinterpret_cast<const float*>(input.base)[at]
                                             : static_cast<float>(input.base[at] - tensor.zero_point) * tensor.scale;
             }

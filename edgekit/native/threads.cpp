@@ -80,7 +80,8 @@ void Team::barrier(int thread) {
     const unsigned mine = arrivals_[thread].count.load(std::memory_order_relaxed) + 1;
     arrivals_[thread].count.store(mine, std::memory_order_release);
     for (int other = 0; other < size_; other++)
-        wait_until([&] { return static_cast<int>(arrivals_[other].count.load(std::memory_order_acquire) - mine) >= 0; });
+        wait_until(
+            [&] { return static_cast<int>(arrivals_[other].count.load(std::memory_order_acquire) - mine) >= 0; });
 }
 
 void Team::serve(int thread) {

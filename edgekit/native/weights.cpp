@@ -69,7 +69,8 @@ class Packer {
     static size_t place_of(const WeightPlan& plan, const Layout& input, const Operation& op, int tap, int channel,
                            int channels) {
         if (!input.packed) return static_cast<size_t>(tap) * plan.channels + input.physical[channel];
-        return static_cast<size_t>(tap / op.kernel_columns) * plan.channels + tap % op.kernel_columns * channels + channel;
+        return static_cast<size_t>(tap / op.kernel_columns) * plan.channels + tap % op.kernel_columns * channels +
+               channel;
     }
 
     template <class T>

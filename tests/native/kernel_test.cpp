@@ -179,8 +179,7 @@ struct Conv {
                 std::fill(weights.begin(), weights.end(), static_cast<Weight>(chance(2) ? -128 : 127));
             } else if (chance(2)) {  // sums of products of two, four or eight are just within 16 bits, or just not
                 const int size = 8 << integer(0, 3), larger = chance(2) ? 20 : 2, negative = chance(2) ? 30 : 2;
-                for (Weight& weight : weights)
-                    weight = (size + (chance(larger) ? 1 : 0)) * (chance(negative) ? -1 : 1);
+                for (Weight& weight : weights) weight = (size + (chance(larger) ? 1 : 0)) * (chance(negative) ? -1 : 1);
             } else if (chance(2)) {  // few large ones, as real weights have
                 for (Weight& weight : weights) weight = chance(integer(2, 8)) ? weight : weight / 8;
             }
@@ -404,7 +403,8 @@ void test_resizes(const Kernels& kernels, int repeats) {
         std::vector<uint8_t> got(static_cast<size_t>(to_rows + 2 * margin) * stride, 77), expected = got;
         const size_t at = static_cast<size_t>(margin) * stride + margin * 3;
         resize(kernels, image.data(), rows, columns, got.data() + at, to_rows, to_columns, stride);
-        resize(*usable_kernels().front(), image.data(), rows, columns, expected.data() + at, to_rows, to_columns, stride);
+        resize(*usable_kernels().front(), image.data(), rows, columns, expected.data() + at, to_rows, to_columns,
+               stride);
         const Case test{&kernels, "resize " + std::to_string(rows) + "x" + std::to_string(columns) + " to " +
                                       std::to_string(to_rows) + "x" + std::to_string(to_columns)};
         compare(test, got, expected, 0.0f);

@@ -40,8 +40,8 @@ struct TableBase {
 };
 
 constexpr uint32_t kVersion = 16;  // of OrtApi and OrtCustomOp, which count alike: the first with errors from kernels
-constexpr long kOldest = 17;       // onnxruntime 1.16 itself still calls the functions without errors
-constexpr int kFail = 1;           // OrtErrorCode
+constexpr long kOldest = 17;  // onnxruntime 1.16 itself still calls the functions without errors
+constexpr int kFail = 1;  // OrtErrorCode
 constexpr int kAny = 0, kFloat = 1, kUint8 = 2;  // ONNXTensorElementDataType
 constexpr int kRequired = 0, kOptional = 1, kVariadic = 2;  // OrtCustomOpInputOutputCharacteristic
 constexpr int kDefaultMemory = 0;  // OrtMemType

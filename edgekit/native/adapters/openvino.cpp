@@ -70,8 +70,8 @@ class SparseRegion : public ov::op::Op {
         const auto program = ov::as_type_ptr<ov::op::v0::Constant>(source);
         if (!program) OPENVINO_THROW("edgekit.SparseRegion: the last input must be a constant with the program");
         edgekit_engine* engine = nullptr;
-        const char* problem = edgekit_load(program->get_data_ptr(), program->get_byte_size(), threads_of_new_regions,
-                                           nullptr, &engine);
+        const char* problem =
+            edgekit_load(program->get_data_ptr(), program->get_byte_size(), threads_of_new_regions, nullptr, &engine);
         if (problem) OPENVINO_THROW("edgekit.SparseRegion: ", problem);
         engine_.reset(engine, edgekit_free);
     }
@@ -88,8 +88,8 @@ class SparseRegion : public ov::op::Op {
         if (!is(0, ov::element::f32, {1, image.channels, image.rows, image.columns}) &&
             !is(0, ov::element::u8, {1, image.rows, image.columns, image.channels}))
             OPENVINO_THROW("edgekit.SparseRegion: the image must be f32 [1, C, H, W] or u8 [1, H, W, C] with ",
-                           image.channels, " x ", image.rows, " x ", image.columns, ", got ",
-                           get_input_element_type(0), " ", get_input_partial_shape(0));
+                           image.channels, " x ", image.rows, " x ", image.columns, ", got ", get_input_element_type(0),
+                           " ", get_input_partial_shape(0));
         if (mask.rows && !is(1, ov::element::f32, {1, 1, mask.rows, mask.columns}))
             OPENVINO_THROW("edgekit.SparseRegion: the mask must be f32 [1, 1, ", mask.rows, ", ", mask.columns,
                            "], got ", get_input_element_type(1), " ", get_input_partial_shape(1));

@@ -26,9 +26,9 @@ namespace {
 using Status = int;
 constexpr Status kOk = 0, kError = 1;
 constexpr int kFloat32 = 1, kUint8 = 3, kLastType = 64;  // TfLiteType, of which there were 20 in 2026
-constexpr int kArena = 2, kLastAllocation = 8;           // TfLiteAllocationType
-constexpr int kLastQuantisation = 8;                     // TfLiteQuantizationType
-constexpr int kCustom = 32;                              // BuiltinOperator of the schema
+constexpr int kArena = 2, kLastAllocation = 8;  // TfLiteAllocationType
+constexpr int kLastQuantisation = 8;  // TfLiteQuantizationType
+constexpr int kCustom = 32;  // BuiltinOperator of the schema
 constexpr int64_t kAllowDynamicTensors = 1;  // without it the graph is prepared first, with an operator it lacks
 
 struct IntArray {
@@ -186,9 +186,8 @@ std::string check(const Context* context, Region& region) {
     if (cells.rows) {
         const Tensor& mask = context->tensors[region.inputs[1]];
         if (!has_shape(mask, {1, cells.rows, cells.columns, 1}) || mask.type != kFloat32)
-            return "the mask must be float32 [1, " + std::to_string(cells.rows) + ", " +
-                   std::to_string(cells.columns) + ", 1], got type " + std::to_string(mask.type) + " " +
-                   text(mask.dimensions);
+            return "the mask must be float32 [1, " + std::to_string(cells.rows) + ", " + std::to_string(cells.columns) +
+                   ", 1], got type " + std::to_string(mask.type) + " " + text(mask.dimensions);
     }
     for (size_t i = 0; i < outputs; i++) {
         const edgekit_output output = edgekit_output_at(region.engine, static_cast<int>(i));
@@ -251,8 +250,9 @@ Status replace_regions(Context* context, Delegate* delegate) {
         if (is_region(context, plan->data[i])) regions.push_back(plan->data[i]);
     if (regions.empty()) return kOk;
     if (!layout_is_known(context))
-        return fail(context, "this TFLite lays its tensors out in a way that edgekit_tflite.so does not know. "
-                             "Update edgekit, or run the dense graph");
+        return fail(context,
+                    "this TFLite lays its tensors out in a way that edgekit_tflite.so does not know. "
+                    "Update edgekit, or run the dense graph");
     Registration registration{};
     registration.init = init_region;
     registration.free = [](Context*, void* region) { delete static_cast<Region*>(region); };
