@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 @click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: an object for NAME, otherwise a list of them.")
 def main(name: str | None, as_json: bool) -> None:
-    """List the networks that `edgekit train` takes, or describe the one called NAME stage by stage.
+    """List the networks that can be built and say which `edgekit train` takes, or describe the one called NAME.
 
-    Counts are for the default input size and 20 classes. A MAC is one multiply-accumulate (two FLOPs), counted for
-    convolutions at every position, that is without a mask.
+    Counts are for the default input size, and 20 classes unless said otherwise. Parameters include biases and batch
+    norms, weights do not. A MAC is one multiply-accumulate (two FLOPs), counted for convolutions at every position,
+    that is without a mask, and for a head that reads regions (RoIs) as often as a picture has them.
     """
     from edgekit.models.facts import find_facts, load_facts
 
@@ -29,21 +30,17 @@ def main(name: str | None, as_json: bool) -> None:
         document = chosen.to_json() if chosen else [facts.to_json() for facts in load_facts()]
         click.echo(json.dumps(document, indent=2))
     elif chosen:
-        _print_one(chosen)
+        click.echo("\n".join([f"{chosen.name}: {chosen.summary}", _training(chosen), *chosen.lines()]))
     else:
         for facts in load_facts():
-            size = f"{facts.input_size}x{facts.input_size}"
-            click.echo(f"{facts.name}  {size}  {facts.parameters / 1e6:.2f} M parameters  {facts.macs / 1e6:.0f} MMAC")
-            click.echo(f"    {facts.summary}")
+            size, rois = f"{facts.width}x{facts.height}", f" with {facts.rois} RoIs" if facts.rois else ""
+            counts = f"{facts.parameters / 1e6:.2f} M parameters  {facts.macs / 1e6:.0f} MMAC{rois}"
+            click.echo(f"{facts.name}  {size}  {counts}")
+            click.echo(f"    {facts.summary}; {_training(facts)}")
 
 
-def _print_one(facts: ModelFacts) -> None:
-    click.echo(f"{facts.name}: {facts.summary}")
-    click.echo(f"input {facts.input_size}x{facts.input_size}, {facts.classes} classes\n")
-    click.echo(f"{'stage':<14}{'parameters':>12}{'MMAC':>10}")
-    for stage in facts.stages:
-        click.echo(f"{stage.name:<14}{stage.parameters:>12,}{stage.macs / 1e6:>10.2f}")
-    click.echo(f"{'total':<14}{facts.parameters:>12,}{facts.macs / 1e6:>10.2f}")
+def _training(facts: ModelFacts) -> str:
+    return "can be trained" if facts.trainable else "cannot be trained yet"
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""Where a frame's time and work go: ``edgekit profile BUNDLE|CHECKPOINT|default``.
+"""Where a frame's time and work go: ``edgekit profile BUNDLE|CHECKPOINT|default``, ``edgekit profile NETWORK --macs``.
 
 MACs and parameters by layer, dense and under the masks seen; latency percentiles by stage, for every engine present.
+With ``--macs`` nothing runs: MACs by layer of a bundle or checkpoint, by stage of a published network.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from edgekit.cli import Program
 
@@ -22,9 +24,13 @@ log = logging.getLogger("edgekit")
 MAX_FRAMES = 32
 """Frames of a source that are kept in memory: 200 MB of full-HD video."""
 
+RUNNING = ("engine", "threads", "mask", "active", "source", "warmup", "iterations")
+"""Options that say how frames run, and so say nothing beside --macs."""
+
 
 @click.command(cls=Program)
-@click.argument("model", metavar="BUNDLE|CHECKPOINT|default", default="default")
+@click.argument("model", metavar="BUNDLE|CHECKPOINT|default|NETWORK", default="default")
+@click.option("--macs", "macs_alone", is_flag=True, help="Run nothing: dense MACs only, also of a NETWORK by its name.")
 @click.option(
     "--engine", default="all", show_default=True,
     help="native, tflite, openvino, onnxruntime, tflite-sparse and so on, torch, or all present.",
@@ -37,12 +43,15 @@ MAX_FRAMES = 32
 @click.option(
     "--source", metavar="URI", help="demo, picture, folder, video or camera.  [default: the bundle's test picture]"
 )
-@click.option("--layers/--no-layers", default=True, show_default=True, help="List every layer, or totals only.")
+@click.option(
+    "--layers/--no-layers", default=True, show_default=True, help="List every layer or stage, or totals only."
+)
 @click.option("--warmup", type=click.IntRange(min=0), default=10, show_default=True, help="Frames not counted.")
 @click.option("--iterations", type=click.IntRange(min=1), default=100, show_default=True, help="Frames that count.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def main(
     model: str,
+    macs_alone: bool,
     engine: str,
     threads: int,
     mask: str,
@@ -57,17 +66,24 @@ def main(
 
     MACs are multiply-accumulates (two FLOPs each). Dense ones ignore the mask; executed ones are what an engine that
     skips inactive sites has to do under the masks seen. Latency is wall time of the whole way from the picture to its
-    detections, in percentiles over the frames.
+    detections, in percentiles over the frames. The networks that --macs knows by name: edgekit models.
     """
+    if macs_alone:
+        _print_macs(model, every_row=layers, as_json=as_json)
+        return
+
     from edgekit.errors import UsageError
     from edgekit.metrics.evaluation import uses_omg
     from edgekit.pipeline import resolve_model
     from edgekit.profiling.engines import ShareMask, golden_frames, profile_engines, source_frames
     from edgekit.profiling.gemm import ceilings_gmacs
     from edgekit.profiling.machine import describe_machine
+    from edgekit.profiling.work import work_lines
 
     if active is not None and mask != "omg":
         raise UsageError(f"two masks were given, --mask {mask} and --active {active:g}: leave one out")
+    if _is_network(model):
+        raise UsageError(f"{model} is a network's name, and without weights nothing is timed; add --macs for its MACs")
     path = resolve_model(model, engine=engine)
     frames = source_frames(source, limit=min(iterations, MAX_FRAMES)) if source else golden_frames(path)
     log.info("%s: %d warm-up and %d measured frames an engine", model, warmup, iterations)
@@ -98,8 +114,45 @@ def main(
     if as_json:
         click.echo(json.dumps(document, indent=2))
         return
-    _print_work(document, every_layer=layers)
+    click.echo(
+        f"{document['model']} on {document['source']} ({document['frames']} different frames), "
+        f"mask {document['mask']}: {100 * document['active_share']:.1f} % of the cells active\n"
+    )
+    if "layers" in document:
+        click.echo("\n".join(work_lines(document, every_layer=layers)))
     _print_engines(document)
+
+
+def _print_macs(model: str, *, every_row: bool, as_json: bool) -> None:
+    from edgekit.errors import UsageError
+
+    context = click.get_current_context()
+    given = [f"--{name}" for name in RUNNING if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    if given:
+        raise UsageError(f"--macs runs nothing, so it goes without {', '.join(given)}")
+    if _is_network(model) or not (model == "default" or Path(model).exists()):
+        from edgekit.models.facts import find_facts
+
+        try:
+            facts = find_facts(model)
+        except UsageError as error:
+            raise UsageError(f"{error}\nThere is no bundle or checkpoint {model!r} either.") from error
+        document, lines = facts.to_json(), [f"{facts.name}: {facts.summary}", *facts.lines(every_stage=every_row)]
+    else:
+        from edgekit.metrics.layers import layer_table
+        from edgekit.pipeline import resolve_model
+        from edgekit.profiling.work import dense_work, work_lines
+
+        document = {"model": model, **dense_work(layer_table(resolve_model(model)))}
+        lines = work_lines(document, every_layer=every_row)
+    click.echo(json.dumps(document, indent=2) if as_json else "\n".join(lines))
+
+
+def _is_network(model: str) -> bool:
+    """Whether ``model`` is the name of a network; a file or folder that is called so comes first."""
+    from edgekit.models.registry import NETWORKS
+
+    return model in NETWORKS and not Path(model).exists()
 
 
 def _is_int8(path: Path) -> bool:
@@ -113,47 +166,13 @@ def _work(path: Path, masks: tuple[Mask, ...], *, omg: bool) -> dict[str, Any]:
     """Parameters and MACs, dense and as the mean over ``masks``; empty if the model's layers cannot be known here."""
     from edgekit.errors import MissingDependencyError, UsageError
     from edgekit.metrics.layers import layer_table
-    from edgekit.metrics.macs import executed_layer_macs, layers_to_json, total_macs
+    from edgekit.profiling.work import masked_work
 
     try:
-        table = layer_table(path)
+        return masked_work(layer_table(path), masks, omg=omg)
     except (MissingDependencyError, UsageError) as error:
         log.warning("MACs are left out: %s", error)
         return {}
-    by_mask = [executed_layer_macs(table, mask, omg=omg) for mask in masks]
-    executed = [round(sum(layer) / len(masks)) for layer in zip(*by_mask, strict=True)]
-    return {
-        "parameters": sum(layer.parameters for layer in table),
-        "macs": total_macs(table, "detector"),
-        "macs_omg": total_macs(table, "omg"),
-        "macs_executed": sum(executed),
-        "layers": [
-            {**layer, "macs_executed": share} for layer, share in zip(layers_to_json(table), executed, strict=True)
-        ],
-    }
-
-
-def _print_work(document: dict[str, Any], *, every_layer: bool) -> None:
-    click.echo(
-        f"{document['model']} on {document['source']} ({document['frames']} different frames), "
-        f"mask {document['mask']}: {100 * document['active_share']:.1f} % of the cells active\n"
-    )
-    if "layers" not in document:
-        return
-    rows = document["layers"]
-    width = max(len(row["name"]) for row in rows) + 2
-    click.echo(f"{'':<{width}}{'output':>10}{'parameters':>12}{'MMAC':>10}{'executed':>10}")
-    for row in rows if every_layer else ():
-        size = f"{row['rows']}x{row['columns']}"
-        click.echo(f"{row['name']:<{width}}{size:>10}" + _counts(row))
-    for graph in ("omg", "detector"):
-        part = [row for row in rows if row["graph"] == graph]
-        total = {key: sum(row[key] for row in part) for key in ("parameters", "macs", "macs_executed")}
-        click.echo(f"{graph:<{width}}{'':>10}" + _counts(total))
-
-
-def _counts(row: dict[str, Any]) -> str:
-    return f"{row['parameters']:>12,}{row['macs'] / 1e6:>10.2f}{row['macs_executed'] / 1e6:>10.2f}"
 
 
 def _print_engines(document: dict[str, Any]) -> None:

@@ -1,7 +1,8 @@
 """Multiply-accumulate operations (MACs) of a detector: dense, and executed under a mask.
 
-One MAC is one multiplication with its addition. Convolutions and linear layers are counted; biases, activations,
-additions and resizing are not. Batch norm costs nothing: exported graphs have it folded into the convolution.
+One MAC is one multiplication with its addition. Convolutions, deconvolutions and linear layers are counted; biases,
+activations, additions and resizing are not. Batch norm costs nothing: exported graphs have it folded into the
+convolution. :func:`layer_calls` holds the rule.
 
 The layer table is plain data: it is counted once with PyTorch (:func:`count_macs`), travels in ``bundle.json`` and
 gives executed MACs on a board without it.
@@ -119,48 +120,79 @@ def count_macs(model: MaskedDetector) -> tuple[LayerMacs, ...]:
 
     parameter = next(model.parameters())
     image = torch.zeros(1, 3, model.spec.height, model.spec.width, dtype=parameter.dtype, device=parameter.device)
-    was_training = model.training
-    model.eval()  # so that batch norm statistics stay as they are
-    try:
-        with torch.inference_mode():
-            return (*_count(model.omg, "omg", image), *_count(model.detector, "detector", image))
-    finally:
-        model.train(was_training)
+    return tuple(
+        _layer_macs(graph, call)
+        for graph, module in (("omg", model.omg), ("detector", model.detector))
+        for call in layer_calls(module, image)
+    )
 
 
-def _count(module: nn.Module, graph: str, image: Tensor) -> list[LayerMacs]:
+def _layer_macs(graph: str, call: LayerCall) -> LayerMacs:
     from torch import nn
 
-    layers: list[LayerMacs] = []
+    layer, kind = call.layer, "linear"
+    channels = layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
+    if not isinstance(layer, nn.Linear):
+        kind = "depthwise" if layer.groups == layer.in_channels > 1 else "conv"
+    return LayerMacs(
+        name=f"{graph}.{call.name}",
+        kind=kind,
+        graph=graph,
+        parameters=layer.weight.numel() + channels,
+        macs=call.macs,
+        rows=call.rows,
+        columns=call.columns,
+    )
 
-    def record(name: str, layer: nn.Conv2d | nn.Linear, output: Tensor) -> None:
-        # Each output value costs one MAC for each weight of its channel.
-        taps = layer.weight[0].numel()
-        channels, (rows, columns) = layer.weight.shape[0], (1, 1)
-        kind = "linear"
-        if isinstance(layer, nn.Conv2d):
-            rows, columns = output.shape[-2:]
-            kind = "depthwise" if layer.groups == layer.in_channels > 1 else "conv"
-        layers.append(
-            LayerMacs(
-                name=f"{graph}.{name}",
-                kind=kind,
-                graph=graph,
-                parameters=layer.weight.numel() + channels,
-                macs=taps * channels * rows * columns,
-                rows=rows,
-                columns=columns,
-            )
-        )
+
+@dataclass(frozen=True, kw_only=True)
+class LayerCall:
+    """A layer that multiplied while :func:`layer_calls` watched."""
+
+    name: str
+    """Its path below the watched module."""
+
+    layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear
+    macs: int
+    rows: int
+    columns: int
+    """Size of the output; 1x1 for a linear layer."""
+
+
+def layer_calls(module: nn.Module, inputs: Tensor) -> list[LayerCall]:
+    """Run ``module`` on ``inputs``, once and as in evaluation, and list what multiplies, in the order in which it runs.
+
+    Every weight multiplies once at every place: at those that a convolution writes, at those that a deconvolution
+    reads, at every row of a linear layer. Taps on padding count, and so do those of a deconvolution beyond its output.
+    """
+    import torch
+    from torch import nn
+
+    calls: list[LayerCall] = []
+
+    def record(name: str, layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, read: Tensor, written: Tensor) -> None:
+        rows, columns = (1, 1) if isinstance(layer, nn.Linear) else written.shape[-2:]
+        if isinstance(layer, nn.Linear):
+            places = written.numel() // layer.out_features
+        elif isinstance(layer, nn.ConvTranspose2d):
+            places = read.numel() // layer.in_channels
+        else:
+            places = written.numel() // layer.out_channels
+        macs = layer.weight.numel() * places
+        calls.append(LayerCall(name=name, layer=layer, macs=macs, rows=rows, columns=columns))
 
     handles = [
-        layer.register_forward_hook(lambda layer, _inputs, output, name=name: record(name, layer, output))
+        layer.register_forward_hook(lambda layer, read, written, name=name: record(name, layer, read[0], written))
         for name, layer in module.named_modules()
-        if isinstance(layer, nn.Conv2d | nn.Linear)
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
     ]
+    was_training = module.training
+    module.eval()  # so that batch norm statistics stay as they are
     try:
-        module(image)
+        with torch.inference_mode():
+            module(inputs)
     finally:
+        module.train(was_training)
         for handle in handles:
             handle.remove()
-    return layers
+    return calls

@@ -1,22 +1,28 @@
-"""Every network that edgekit can build, by the name that people type. Importing this needs no PyTorch."""
+"""Every network that edgekit can build, by the name that people type. Importing this needs no PyTorch.
+
+``NETWORKS`` has them all, as published; ``MODELS`` are those of them that can be trained and exported.
+"""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from edgekit.errors import UsageError
 from edgekit.spec import DetectorSpec
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from edgekit.models.masked_detector import MaskedDetector
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelInfo:
-    """One registered network."""
+    """One network that can be trained."""
 
     name: str
     summary: str
@@ -57,13 +63,15 @@ def find_model(name: str) -> ModelInfo:
     """The entry of ``name``.
 
     Raises:
-        UsageError: no such model; the message names the nearest and all.
+        UsageError: no such model; the message names the nearest and all. Or a network that cannot be trained.
     """
-    if name not in MODELS:
-        near = difflib.get_close_matches(name, MODELS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else "."
-        raise UsageError(f"no model is called {name!r}{hint} There are: {', '.join(MODELS)}")
-    return MODELS[name]
+    if name in MODELS:
+        return MODELS[name]
+    if name in NETWORKS:
+        raise UsageError(f"{name} can be built, but not trained yet. These can: {', '.join(MODELS)}")
+    near = difflib.get_close_matches(name, MODELS, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    raise UsageError(f"no model is called {name!r}{hint} There are: {', '.join(MODELS)}")
 
 
 def build(name: str, classes: tuple[str, ...], *, size: int | None = None) -> MaskedDetector:
@@ -76,3 +84,77 @@ def build(name: str, classes: tuple[str, ...], *, size: int | None = None) -> Ma
 
     info = find_model(name)
     return MaskedDetector(info.spec(classes, info.input_size if size is None else size))
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkInfo:
+    """One network in the form in which it is counted: that of its publication, or for VOC's classes."""
+
+    name: str
+    summary: str
+    height: int
+    width: int
+    """Of the input in pixels."""
+
+    classes: int
+    """Without a background."""
+
+    rois: int = 0
+    """Regions of a picture that its head classifies; 0 where it has no such head."""
+
+    build: Callable[[], nn.Module]
+    """The network, freshly initialised; needs PyTorch."""
+
+
+VOC_CLASSES = 20
+
+
+def _trainable(model: ModelInfo) -> NetworkInfo:
+    return NetworkInfo(
+        name=model.name,
+        summary=model.summary,
+        height=model.input_size,
+        width=model.input_size,
+        classes=VOC_CLASSES,
+        build=partial(build, model.name, tuple(f"class {index}" for index in range(VOC_CLASSES))),
+    )
+
+
+def _pvanet(variant: str, summary: str, *, compressed: bool = False) -> NetworkInfo:
+    def create() -> nn.Module:
+        from edgekit.models.pvanet import PVANet
+
+        return PVANet(variant, classes=VOC_CLASSES, compressed=compressed)
+
+    # Size and RoIs are those of table 1 in arXiv 1608.08021.
+    name = f"pvanet-{variant}" + "-compressed" * compressed
+    return NetworkInfo(name=name, summary=summary, height=640, width=1056, classes=VOC_CLASSES, rois=200, build=create)
+
+
+def _pvanet_classifier(variant: str, summary: str) -> NetworkInfo:
+    side, classes = 192, 1000  # as the published files train it
+
+    def create() -> nn.Module:
+        from edgekit.models.pvanet import PVANetClassifier
+
+        return PVANetClassifier(variant, side=side, classes=classes)
+
+    return NetworkInfo(
+        name=f"pvanet-{variant}-imagenet", summary=summary, height=side, width=side, classes=classes, build=create
+    )
+
+
+NETWORKS: dict[str, NetworkInfo] = {
+    network.name: network
+    for network in (
+        *map(_trainable, MODELS.values()),
+        _pvanet("9.0", "PVANet under Faster R-CNN (arXiv 1608.08021)"),
+        _pvanet("9.0", "PVANet 9.0 with its classifier of RoIs in two halves (arXiv 1608.08021)", compressed=True),
+        _pvanet("9.1", "PVANet with pre-activation and 42 anchors (arXiv 1611.08588)"),
+        _pvanet("9.1", "PVANet 9.1 with its classifier of RoIs in two halves (arXiv 1611.08588)", compressed=True),
+        _pvanet("lite", "PVANet-lite, published beside 9.0 without a paper (github.com/sanghoon/pva-faster-rcnn)"),
+        _pvanet_classifier("9.0", "ImageNet classifier that the trunk of PVANet 9.0 comes from (arXiv 1608.08021)"),
+        _pvanet_classifier("9.1", "ImageNet classifier that the trunk of PVANet 9.1 comes from (arXiv 1611.08588)"),
+    )
+}
+"""In the order of ``edgekit models``."""

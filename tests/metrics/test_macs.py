@@ -17,6 +17,7 @@ from edgekit.metrics.macs import (
     count_macs,
     executed_layer_macs,
     executed_macs,
+    layer_calls,
     layers_from_json,
     layers_to_json,
     total_macs,
@@ -61,6 +62,22 @@ def test_counting_leaves_the_model_alone() -> None:
     assert model.detector.training
     assert all(bool((value == before[name]).all()) for name, value in model.state_dict().items())
     assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_the_rule_by_hand() -> None:
+    """A convolution multiplies where it writes, a deconvolution where it reads, a linear layer in every row."""
+    torch = pytest.importorskip("torch", reason="counting needs PyTorch: pip install 'edgekit-vision[train]'")
+    picture = torch.zeros(2, 8, 5, 7)
+    for layer, inputs, macs, size in (
+        (torch.nn.Conv2d(8, 16, 3, stride=2, padding=1, groups=2), picture, 16 * 4 * 9 * 2 * 3 * 4, (3, 4)),
+        (torch.nn.ConvTranspose2d(8, 16, 4, stride=2, padding=1, groups=2), picture, 8 * 8 * 16 * 2 * 5 * 7, (10, 14)),
+        (torch.nn.Linear(8, 16), torch.zeros(9, 8), 8 * 16 * 9, (1, 1)),
+    ):
+        net = torch.nn.Sequential(layer, torch.nn.Dropout()).train()
+        (call,) = layer_calls(net, inputs)
+        assert (call.name, call.layer, call.macs, (call.rows, call.columns)) == ("0", layer, macs, size)
+        assert net.training
+        assert not layer._forward_hooks
 
 
 def test_a_spec_gives_the_same_table(layers: tuple[LayerMacs, ...]) -> None:

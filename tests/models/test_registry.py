@@ -13,6 +13,11 @@ def test_an_unknown_name_is_refused_with_the_nearest() -> None:
         build("mobilenetv2-ssd-omg", ("person",))
 
 
+def test_a_network_that_cannot_be_trained_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"pvanet-9\.1 can be built, but not trained yet\. These can: mobilenetv2"):
+        build("pvanet-9.1", ("person",))
+
+
 @pytest.mark.parametrize("size", [0, 100, -64])
 def test_a_size_that_the_strides_do_not_divide_is_refused(size: int) -> None:
     with pytest.raises(UsageError, match=f"a multiple of 64, got {size}"):

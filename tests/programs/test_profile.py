@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +15,8 @@ import pytest
 from click.testing import CliRunner
 
 from edgekit.cli import load_program
-from edgekit.errors import UsageError
+from edgekit.errors import MissingDependencyError, UsageError
+from edgekit.models.facts import find_facts
 from edgekit.profiling.machine import cpu_model
 
 STAGES = ["letterbox", "mask", "detector", "decode", "total"]
@@ -159,3 +161,79 @@ def test_two_masks(bundle: Path) -> None:
 def test_no_such_model(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no model"):
         profile(tmp_path / "none.edgekit")
+
+
+def test_the_macs_of_a_network_by_its_name() -> None:
+    facts = find_facts("pvanet-9.0")
+    lines = profile(facts.name, "--macs").splitlines()
+    assert lines[1] == "input 1056x640 (width x height), 20 classes, 200 RoIs"
+    assert lines[3].split() == ["stage", "weights", "parameters", "MMAC"]
+    assert lines[4].split() == ["conv1_1", "2,352", "2,416", "397.39"]
+    assert lines[-2].split() == ["head", "92,704,768", "92,729,449", "18540.95"]
+    assert lines[-1].split() == ["total", "96,488,432", "96,532,415", "27787.12"]
+    assert profile(facts.name, "--macs", "--no-layers").splitlines() == [*lines[:4], lines[-1]]
+    assert json.loads(profile(facts.name, "--macs", "--json")) == json.loads(json.dumps(facts.to_json()))
+
+
+def test_the_macs_of_a_network_need_no_engine() -> None:
+    program = (
+        "import sys; from edgekit.cli import load_program\n"
+        "load_program('profile').main(['pvanet-9.1', '--macs'], standalone_mode=False)\n"
+        "print(sorted({'torch', 'numpy', 'onnxruntime', 'openvino'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("27890.52\n[]\n")
+
+
+def test_the_macs_of_a_bundle(bundle: Path) -> None:
+    document = json.loads(profile(bundle, "--macs", "--json"))
+    assert document.keys() == {"model", "parameters", "macs", "macs_omg", "layers"}
+    assert (document["macs"], document["macs_omg"], document["parameters"]) == (360, 48, 39)
+    assert [row["name"] for row in document["layers"]] == ["omg.side_4", "detector.side_4", "detector.side_2"]
+    lines = profile(bundle, "--macs").splitlines()
+    assert lines[0].split() == ["output", "parameters", "MMAC"]
+    assert [line.split()[0] for line in lines[1:]] == [*(row["name"] for row in document["layers"]), "omg", "detector"]
+    assert profile(bundle, "--macs", "--no-layers").splitlines() == [lines[0], *lines[-2:]]
+
+
+def test_the_macs_of_a_checkpoint(checkpoint: Path) -> None:
+    text = profile(checkpoint, "--macs")
+    assert "detector.backbone.stem.conv" in text
+    assert "milliseconds" not in text
+
+
+def test_macs_that_were_asked_for_and_cannot_be_known(
+    tiny: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnx", reason="the tiny bundle is written with onnx")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(MissingDependencyError, match="torch is needed to count the MACs"):
+        profile(tiny.write_bundle(tmp_path / "tiny.edgekit"), "--macs")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("pvanet-9.00", "--macs"), r"no network is called 'pvanet-9\.00'; did you mean pvanet-9\.0\?\n.* bundle"),
+        (("zzz", "--macs"), r"no network is called 'zzz'; there are: mobilenetv2.*\nThere is no bundle or checkpoint"),
+        (("pvanet-9.0",), r"pvanet-9\.0 is a network's name, and without weights nothing is timed; add --macs"),
+        (("--macs", "--threads", 1), "--macs runs nothing, so it goes without --threads"),
+        (
+            ("pvanet-9.0", "--macs", "--iterations", 100, "--mask", "omg", "--warmup", 1),
+            "goes without --mask, --warmup, --iterations",
+        ),
+        (("--macs", "--engine", "all", "--active", 0.5, "--source", "demo"), "without --engine, --active, --source"),
+    ],
+)
+def test_wrong_use(arguments: tuple[object, ...], message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        profile(*arguments)
+    assert caught.value.exit_code == 2
+
+
+def test_a_path_comes_before_a_network_of_the_same_name(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pvanet-9.0").symlink_to(bundle)
+    assert json.loads(profile("pvanet-9.0", "--macs", "--json"))["macs"] == 360
