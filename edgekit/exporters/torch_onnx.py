@@ -52,12 +52,24 @@ def export_onnx(model: MaskedDetector, directory: Path) -> dict[str, Path]:
     mask = torch.ones(1, 1, spec.mask_grid, spec.mask_grid)
     directory.mkdir(parents=True, exist_ok=True)
     paths = {name: directory / f"{name}.onnx" for name in ("omg", "detector")}
-    _export(model.omg, {"image": image}, ["objectness"], paths["omg"])
-    _export(model.detector, {"image": image, "mask": mask}, ["class_logits", "box_offsets"], paths["detector"])
+    export_graph(model.omg, {"image": image}, ["objectness"], paths["omg"])
+    export_graph(model.detector, {"image": image, "mask": mask}, ["class_logits", "box_offsets"], paths["detector"])
     return paths
 
 
-def _export(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str], path: Path) -> None:
+def export_graph(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str], path: Path) -> None:
+    """Write ``module``, in evaluation mode, as one tidied graph.
+
+    Args:
+        module: its forward takes ``inputs`` by position, and returns ``outputs``.
+        inputs: name -> an example of the one shape that the graph takes.
+        outputs: names.
+        path: the file.
+
+    Raises:
+        ExportError: ONNX cannot express an operation.
+        MissingDependencyError: torch or onnx is not installed.
+    """
     torch = load("torch", package="torch", purpose="export a model")
     errors = load("torch.onnx.errors", package="torch", purpose="export a model")
     load("onnx", package="onnx", purpose="export a model")

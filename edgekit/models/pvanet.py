@@ -243,6 +243,27 @@ class PVANet(nn.Module):
         self.head = compress(self.head, thinned(self.variant.compressed, self.width))
 
 
+class SharedRows(nn.Module):
+    """What a PVANet computes before there are RoIs, its maps laid out a row a cell: the graph that is exported."""
+
+    def __init__(self, network: PVANet) -> None:
+        super().__init__()
+        self.trunk, self.hyper, self.rpn = network.trunk, network.hyper, network.rpn
+
+    def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Arguments of :class:`PVANet` -> scores [B, cells, 2A], deltas [B, cells, 4A], features [B, cells, C]."""
+        pyramid = MaskPyramid(mask)
+        proposing, features = self.hyper(self.trunk(image, pyramid), pyramid)
+        scores, deltas = self.rpn(proposing, pyramid)
+        return _rows(scores), _rows(deltas), _rows(features)
+
+
+def _rows(maps: Tensor) -> Tensor:
+    """[B, C, H, W] -> [B, H * W, C]; whole numbers, so that a graph has them as constants."""
+    batch, channels = int(maps.shape[0]), int(maps.shape[1])
+    return maps.permute(0, 2, 3, 1).reshape(batch, -1, channels)
+
+
 def thinned(shape: HeadShape, width: float) -> HeadShape:
     """``shape`` in a network ``width`` times as wide."""
 
