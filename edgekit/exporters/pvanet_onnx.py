@@ -24,8 +24,9 @@ def export_pvanet(network: PVANet, directory: Path, *, height: int, width: int, 
 
     ``shared`` takes ``image`` [1, 3, height, width], BGR minus the mean, and ``mask`` [1, 1, height / 16, width / 16];
     it gives ``scores`` [1, cells, 2A], ``deltas`` [1, cells, 4A] and ``features`` [1, cells, C], a row a cell, in the
-    order of rows and columns. ``head`` takes ``pooled`` [rois, C * 36], in the order channel, row, column, and gives
-    ``class_logits`` [rois, K + 1] and ``box_deltas`` [rois, 4 (K + 1)].
+    order of rows and columns. ``head`` takes the pooled features as ``image`` [1, C * 36, rois, 1] and
+    ``mask`` [1, 1, rois, 1], 0 where there is no RoI; it gives ``class_logits`` [1, rois, K + 1] and ``box_deltas``
+    [1, rois, 4 (K + 1)].
 
     Args:
         network: what to export.
@@ -43,7 +44,7 @@ def export_pvanet(network: PVANet, directory: Path, *, height: int, width: int, 
         ValueError: a side is no multiple of 32.
     """
     torch = load("torch", package="torch", purpose="export a model")
-    from edgekit.models.pvanet import STRIDE, SharedRows
+    from edgekit.models.pvanet import STRIDE, HeadSites, SharedRows
     from edgekit.models.pvanet_layers import fold
     from edgekit.models.pvanet_rois import POOLED
 
@@ -56,8 +57,9 @@ def export_pvanet(network: PVANet, directory: Path, *, height: int, width: int, 
     cells = (height // 16, width // 16)
     shared_inputs = {"image": torch.zeros(1, 3, height, width), "mask": torch.ones(1, 1, *cells)}
     export_graph(SharedRows(folded), shared_inputs, ["scores", "deltas", "features"], paths["shared"])
-    pooled = torch.zeros(rois, folded.head.channels * POOLED * POOLED)
-    export_graph(folded.head, {"pooled": pooled}, ["class_logits", "box_deltas"], paths["head"])
+    pooled = torch.zeros(1, folded.head.channels * POOLED * POOLED, rois, 1)
+    head_inputs = {"image": pooled, "mask": torch.ones(1, 1, rois, 1)}
+    export_graph(HeadSites(folded.head), head_inputs, ["class_logits", "box_deltas"], paths["head"])
     return paths
 
 

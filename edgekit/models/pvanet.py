@@ -258,6 +258,43 @@ class SharedRows(nn.Module):
         return _rows(scores), _rows(deltas), _rows(features)
 
 
+class HeadSites(nn.Module):
+    """A folded RoI head over RoIs that lie like the rows of a map one column wide: the graph that is exported.
+
+    Fully connected layers are 1x1 convolutions there, so that the same converters, masks and kernels serve: a RoI whose
+    mask is 0 is not computed.
+    """
+
+    def __init__(self, head: RoIHead) -> None:
+        """Take the weights of ``head``, which :func:`fold` has relieved of its batch norms."""
+        super().__init__()
+        self.hidden = nn.ModuleList(
+            nn.ModuleList(as_convolution(half) for half in head.parts(name)[0]) for name in ("fc6", "fc7")
+        )
+        self.cls_score, self.bbox_pred = as_convolution(head.cls_score), as_convolution(head.bbox_pred)
+
+    def forward(self, pooled: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """[1, C * 36, R, 1] and [1, 1, R, 1] of zeros and ones -> logits [1, R, K + 1] and deltas [1, R, 4 (K + 1)]."""
+        pyramid = MaskPyramid(mask)
+        features = pyramid.apply(pooled)
+        for halves in self.hidden:
+            assert isinstance(halves, nn.ModuleList)
+            for half in halves[:-1]:
+                features = pyramid.apply(half(features))
+            features = pyramid.apply(halves[-1](features).relu())
+        return _rows(pyramid.apply(self.cls_score(features))), _rows(pyramid.apply(self.bbox_pred(features)))
+
+
+def as_convolution(layer: nn.Linear) -> nn.Conv2d:
+    """The 1x1 convolution that computes at every place what ``layer`` computes."""
+    made = nn.Conv2d(layer.in_features, layer.out_features, 1, bias=layer.bias is not None)
+    with torch.no_grad():
+        made.weight.copy_(layer.weight[:, :, None, None])
+        if made.bias is not None:
+            made.bias.copy_(layer.bias)
+    return made
+
+
 def _rows(maps: Tensor) -> Tensor:
     """[B, C, H, W] -> [B, H * W, C]; whole numbers, so that a graph has them as constants."""
     batch, channels = int(maps.shape[0]), int(maps.shape[1])

@@ -14,7 +14,7 @@ namespace {
 
 constexpr size_t kHeaderBytes = 64, kLevelBytes = 16, kTensorBytes = 32, kOperationBytes = 128, kOutputBytes = 64;
 constexpr uint32_t kMaxLevels = 64, kMaxTensors = 4096, kMaxOperations = 4096, kMaxOutputs = 16;
-constexpr uint32_t kMaxSide = 8192, kMaxChannels = 16384, kMaxMask = 256, kMaxKernel = 15, kMaxStride = 4;
+constexpr uint32_t kMaxSide = 8192, kMaxChannels = 32768, kMaxMask = 256, kMaxKernel = 15, kMaxStride = 4;
 constexpr uint32_t kMaxFactor = 8, kMaxOutputRows = 1u << 24, kMaxOutputColumns = 1u << 16;
 constexpr float kMaxScale = 18446744073709551616.0f;  // so that no integer result is infinite, and no sum NaN
 constexpr double kMaxBytes = 2147483648.0;  // of all that an engine allocates for one thread, at worst

@@ -64,15 +64,24 @@ def test_the_shared_graph_in_every_engine(exported: Exported, share: float) -> N
             assert np.abs(got - wanted).max() <= 1e-5 * max(1.0, np.abs(wanted).max()), (engine, name)
 
 
-def test_the_head(exported: Exported) -> None:
+def test_the_head_in_every_engine(exported: Exported) -> None:
     made, paths = exported
+    program = paths["head"].with_suffix(".sparse")
+    to_sparse(paths["head"], program, "fp32", mean=0.0, std=1.0)
     pooled = torch.randn(ROIS, made.head.channels, 6, 6)
+    present = np.array([1, 1, 0, 1, 0], np.float32)  # RoIs
     with torch.no_grad():
         expected = made.head(pooled)
-    found = load_engine("onnxruntime", paths["head"], threads=1).run({"pooled": pooled.flatten(1).numpy()})
-    for name, values in zip(("class_logits", "box_deltas"), expected, strict=True):
-        assert found[name].shape == values.shape
-        assert np.abs(found[name] - values.numpy()).max() <= 1e-5 * max(1.0, float(values.abs().max()))
+    inputs = {
+        "image": np.ascontiguousarray(pooled.flatten(1).numpy().T[None, ..., None]),
+        "mask": present.reshape(1, 1, ROIS, 1),
+    }
+    for engine, path in (("onnxruntime", paths["head"]), ("native", program)):
+        found = load_engine(engine, path, threads=1).run(inputs)
+        for name, values in zip(("class_logits", "box_deltas"), expected, strict=True):
+            wanted = values.numpy() * present[:, None]
+            got = found[name].reshape(wanted.shape)
+            assert np.abs(got - wanted).max() <= 1e-5 * max(1.0, np.abs(wanted).max()), (engine, name)
 
 
 def test_a_size_that_does_not_divide_is_refused(tmp_path: Path) -> None:

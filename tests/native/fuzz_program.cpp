@@ -113,7 +113,7 @@ void mutate(Bytes& bytes, std::mt19937& generator) {
     const auto below = [&](size_t limit) { return static_cast<size_t>(generator() % std::max<size_t>(limit, 1)); };
     static const uint32_t numbers[] = {
         0,          1,          2,          3,          4,          7,          8,         15,         16,
-        17,         64,         255,        256,        4096,       8192,       16384,     0x7FFFFFFF, 0x80000000,
+        17,         64,         255,        256,        4096,       8192,       32768,     0x7FFFFFFF, 0x80000000,
         0xFFFFFFFF, 0x7F800000, 0x7F7FFFFF, 0x3F800000, 0x00000001, 0xFF800000, 0x7FC00000};
     // Most changes are to the tables, not to weights.
     const size_t tables =

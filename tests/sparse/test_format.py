@@ -93,7 +93,7 @@ DAMAGE: list[tuple[str, Callable[[bytes], bytes], str]] = [
     ("flags", poke("<I", OPERATIONS + 128 + 40, 3), r"operation 1 \(CONV\): expected flags of 0 or 1, got 3"),
     ("reserved after anchors", poke("<I", OPERATIONS + 68, 1), r"operation 0 \(INPUT\): expected 0 in reserved fields"),
     ("reserved at the end", poke("<I", OPERATIONS + 124, 1), r"operation 0 \(INPUT\): expected 0 in reserved fields"),
-    ("filters", poke("<I", OPERATIONS + 128 + 96, 16385), r"operation 1 \(CONV\): expected at most 16384 filters, got"),
+    ("filters", poke("<I", OPERATIONS + 128 + 96, 32769), r"operation 1 \(CONV\): expected at most 32768 filters, got"),
     ("filters of others", poke("<I", OPERATIONS + 96, 1), r"operation 0 \(INPUT\): expected at most 0 filters, got 1"),
     ("no such input", poke("<I", OPERATIONS + 128 + 4, 99), r"operation 1 \(CONV\): input: expected one of 10 tensors"),
     ("no such output", poke("<I", OPERATIONS + 128 + 12, 99), r"operation 1 \(CONV\): output: expected one of 10 tens"),
