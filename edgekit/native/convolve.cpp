@@ -1,11 +1,19 @@
 // Convolutions of an Engine: tiles of sites handed to the kernels, and what their windows need.
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <type_traits>
 
 #include "engine.h"
 
 namespace edgekit {
+namespace {
+
+constexpr int kNearCache = 24 << 10, kFarCache = 512 << 10;  // bytes for the input of a block of sites
+constexpr size_t kCachedWeights = 1 << 20;                   // bytes of a convolution that the second level keeps
+constexpr int kSlice = 512;                                  // channels
+
+}  // namespace
 
 void Engine::convolve(const Operation& op, const WeightPlan& weights, const Map& input, const Map& output, int from,
                       int to, int first_panel, int last_panel, uint8_t* gather) const {
@@ -33,82 +41,100 @@ void Engine::convolve_as(const Operation& op, const WeightPlan& weights, const M
     Tile tile{};
     tile.taps = taps;
     tile.tap_count = weights.taps;
-    tile.channels = weights.channels;
     Epilogue& result = tile.to;
     result.branch_count = weights.branches;
     result.output_plane = output.plane;
-    result.residual_plane = residual.plane;
-    result.low = op.low;
-    result.high = op.high;
     result.zero_point = plan_.program.tensors[op.output].zero_point;
     result.bounded = weights.bounded;
     result.residual_scale = op.second_scale;
     result.residual_zero_point = op.second >= 0 ? plan_.program.tensors[op.second].zero_point : 0;
 
-    // A block of sites whose input stays in the first level of cache while all panels pass by.
+    // A block of sites whose input stays in the first level of cache while all panels pass by; in the second one where
+    // the weights are too many to stay there themselves, so that each is fetched once for many sites.
     int most = kMaxTile;
     for (int index = first_panel; index < last_panel; index++)
         most = std::min(most, tiles[weights.panels[index].blocks]);
-    const int depth = weights.taps * weights.channels * static_cast<int>(sizeof(T));
-    const int block = pointwise ? std::max(most, (24 << 10) / depth / most * most) : most;
-    for (int start = from; start < to; start += block) {
-        const int stop = std::min(to, start + block);
-        if (!pointwise) {
-            gather<T>(op, weights, input, start, stop - start, reinterpret_cast<T*>(scratch));
-            const size_t step = static_cast<size_t>(ceil_div(weights.channels, kBlock)) * (stop - start) * kBlock;
-            for (int tap = 0; tap < weights.taps; tap++) taps[tap] = reinterpret_cast<T*>(scratch) + tap * step;
-            tile.plane = static_cast<size_t>(stop - start) * kBlock;
-        }
-        for (int index = first_panel; index < last_panel; index++) {
-            const Panel& panel = weights.panels[index];
-            const int limit = tiles[panel.blocks];
-            if constexpr (integer)
-                tile.weights = weights.weights.data() + panel.weights;
-            else
-                tile.weights = reinterpret_cast<const float*>(weights.weights.data() + panel.weights);
-            const int pieces = ceil_div(stop - start, limit);  // 1 where a tile was gathered
-            for (int piece = 0; piece < pieces; piece++) {
-                // Tiles of nearly equal size: the last would else be too small to keep the processor busy.
-                const Span span = share(stop - start, piece, pieces);
-                const int first = start + span.from, count = span.to - span.from;
-                if (pointwise) {
-                    const int32_t* places = input.positions ? input.positions + first : nullptr;
-                    if (!places || places[count - 1] - places[0] == count - 1) {
-                        taps[0] = reinterpret_cast<const T*>(input.base) +
-                                  static_cast<ptrdiff_t>(places ? places[0] : first - input.first) * kBlock;
-                        tile.plane = input.plane;
-                    } else {
-                        gather<T>(op, weights, input, first, count, reinterpret_cast<T*>(scratch));
-                        taps[0] = reinterpret_cast<const T*>(scratch);
-                        tile.plane = static_cast<size_t>(count) * kBlock;
-                    }
-                }
-                for (int branch = 0; branch < weights.branches; branch++) {
-                    Branch& b = result.branches[branch];
-                    const int channel = panel.first_block * kBlock;
-                    b.bias = integer ? static_cast<const void*>(&weights.integer_bias[branch][channel])
-                                     : static_cast<const void*>(&weights.bias[branch][channel]);
-                    b.multipliers =
-                        weights.multipliers[branch].empty() ? nullptr : &weights.multipliers[branch][channel];
-                    const size_t plane = weights.first_blocks[branch] + panel.first_block;
-                    b.output =
-                        output.base + (plane * output.plane +
-                                       static_cast<size_t>(output.positions ? 0 : first - output.first) * kBlock) *
-                                          out_element;
-                    // A residual lies like the part of the output it is added to, but from its own first block on.
-                    const size_t other = plane - weights.first_blocks[0];
-                    b.residual = op.second < 0
-                                     ? nullptr
-                                     : residual.base + (other * residual.plane +
-                                                        static_cast<size_t>(residual.positions ? 0 : first) * kBlock) *
-                                                           out_element;
-                }
-                result.positions = output.positions ? output.positions + first : nullptr;
-                result.residual_positions = residual.positions ? residual.positions + first : nullptr;
+    const int cache = weights.weights.bytes() > kCachedWeights ? kFarCache : kNearCache;
+    // Deep float convolutions take a slice of the channels at a time: it adds to what those before it left in the output.
+    const bool sliced = !integer && pointwise && !input.positions && weights.branches == 1 &&
+                        weights.multipliers[0].empty() && weights.channels > 2 * kSlice;
+    const int slice = sliced ? kSlice : weights.channels;
+    const int depth = weights.taps * slice * static_cast<int>(sizeof(T));
+    const int block = pointwise ? std::max(most, cache / depth / most * most) : most;
+    for (int channel = 0; channel < weights.channels; channel += slice) {
+        const bool first_slice = channel == 0, last_slice = channel + slice >= weights.channels;
+        tile.channels = std::min(slice, weights.channels - channel);
+        result.low = last_slice ? op.low : -std::numeric_limits<float>::infinity();
+        result.high = last_slice ? op.high : std::numeric_limits<float>::infinity();
+        result.residual_plane = first_slice ? residual.plane : output.plane;
+        for (int start = from; start < to; start += block) {
+            const int stop = std::min(to, start + block);
+            if (!pointwise) {
+                gather<T>(op, weights, input, start, stop - start, reinterpret_cast<T*>(scratch));
+                const size_t step = static_cast<size_t>(ceil_div(weights.channels, kBlock)) * (stop - start) * kBlock;
+                for (int tap = 0; tap < weights.taps; tap++) taps[tap] = reinterpret_cast<T*>(scratch) + tap * step;
+                tile.plane = static_cast<size_t>(stop - start) * kBlock;
+            }
+            for (int index = first_panel; index < last_panel; index++) {
+                const Panel& panel = weights.panels[index];
+                const int limit = tiles[panel.blocks];
                 if constexpr (integer)
-                    (float_result ? kernels_.conv_u8_f32 : kernels_.conv_u8)[panel.blocks][count](tile);
+                    tile.weights = weights.weights.data() + panel.weights;
                 else
-                    kernels_.conv_f32[panel.blocks][count](tile);
+                    tile.weights = reinterpret_cast<const float*>(weights.weights.data() + panel.weights) +
+                                   static_cast<size_t>(channel) * kBlock * panel.blocks;
+                const int pieces = ceil_div(stop - start, limit);  // 1 where a tile was gathered
+                for (int piece = 0; piece < pieces; piece++) {
+                    // Tiles of nearly equal size: the last would else be too small to keep the processor busy.
+                    const Span span = share(stop - start, piece, pieces);
+                    const int first = start + span.from, count = span.to - span.from;
+                    if (pointwise) {
+                        const int32_t* places = input.positions ? input.positions + first : nullptr;
+                        if (!places || places[count - 1] - places[0] == count - 1) {
+                            taps[0] = reinterpret_cast<const T*>(input.base) +
+                                      static_cast<ptrdiff_t>(places ? places[0] : first - input.first) * kBlock +
+                                      channel / kBlock * input.plane;
+                            tile.plane = input.plane;
+                        } else {
+                            gather<T>(op, weights, input, first, count, reinterpret_cast<T*>(scratch));
+                            taps[0] = reinterpret_cast<const T*>(scratch);
+                            tile.plane = static_cast<size_t>(count) * kBlock;
+                        }
+                    }
+                    for (int branch = 0; branch < weights.branches; branch++) {
+                        Branch& b = result.branches[branch];
+                        const int channel = panel.first_block * kBlock;
+                        b.bias = integer ? static_cast<const void*>(&weights.integer_bias[branch][channel])
+                                         : static_cast<const void*>(&weights.bias[branch][channel]);
+                        b.multipliers =
+                            weights.multipliers[branch].empty() ? nullptr : &weights.multipliers[branch][channel];
+                        const size_t plane = weights.first_blocks[branch] + panel.first_block;
+                        b.output =
+                            output.base + (plane * output.plane +
+                                           static_cast<size_t>(output.positions ? 0 : first - output.first) * kBlock) *
+                                              out_element;
+                        // A residual lies like the part of the output it is added to, but from its own first block on.
+                        const size_t other = plane - weights.first_blocks[0];
+                        b.residual =
+                            op.second < 0
+                                ? nullptr
+                                : residual.base + (other * residual.plane +
+                                                   static_cast<size_t>(residual.positions ? 0 : first) * kBlock) *
+                                                      out_element;
+                    }
+                    result.positions = output.positions ? output.positions + first : nullptr;
+                    result.residual_positions = residual.positions ? residual.positions + first : nullptr;
+                    if (!first_slice) {
+                        static constexpr float kNoBias[kMaxPanel * kBlock] = {};
+                        result.branches[0].bias = kNoBias;
+                        result.branches[0].residual = result.branches[0].output;
+                        result.residual_positions = result.positions;
+                    }
+                    if constexpr (integer)
+                        (float_result ? kernels_.conv_u8_f32 : kernels_.conv_u8)[panel.blocks][count](tile);
+                    else
+                        kernels_.conv_f32[panel.blocks][count](tile);
+                }
             }
         }
     }

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from edgekit.sparse import _native
 from edgekit.sparse.format import with_checksum, write_program
-from edgekit.sparse.program import DType, Kind
+from edgekit.sparse.program import DType, Kind, Operation
 from edgekit.sparse.reference import run_reference
 
 INSTRUCTION_SETS = _native.instruction_sets()
@@ -54,6 +54,35 @@ def test_random_programs_equal_the_reference(programs, isa, dtype, seed):
     data = write_program(program)
     for threads in (1, 2):
         assert_same(run(data, image, mask, isa=isa, threads=threads), expected, program)
+
+
+@pytest.mark.parametrize("isa", INSTRUCTION_SETS)
+def test_deep_convolutions_add_up_their_slices(single, isa):
+    random = np.random.default_rng(0)
+    channels, filters, size = 1541, 180, (12, 8)  # four slices, the last ending within a block; 1.1 MB of weights
+
+    def deep(output, **more):
+        weights = (random.normal(size=(filters, 1, 1, channels)) / 40).astype(np.float32)
+        bias = random.normal(size=filters).astype(np.float32)
+        return Operation(
+            kind=Kind.CONV,
+            input=0,
+            output=output,
+            weights=weights,
+            bias=bias,
+            **single.window((1, 1), 1, (0,) * 4),
+            **more,
+        )
+
+    operations = (deep(1, low=-1.0, high=1.0), deep(2, second=1, second_scale=1.0, low=0.0, high=np.inf))
+    kinds = {"dtype": DType.FLOAT32}
+    program = single.program([size] * 3, [channels, filters, filters], *operations, kinds=kinds)
+    image = random.normal(size=(*size, channels)).astype(np.float32)
+    for share in (0.5, 1.0):
+        mask = random.random((3, 2)) < share
+        expected = run_reference(program, image, mask)
+        for threads in (1, 2):
+            assert_same(run(write_program(program), image, mask, isa=isa, threads=threads), expected, program)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "uint8"])
