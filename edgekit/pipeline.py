@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from edgekit.backends import Engine
 from edgekit.backends.native import require
-from edgekit.backends.of_bundle import load_best, load_graphs
+from edgekit.backends.of_bundle import default_threads, load_best, load_graphs
 from edgekit.bundle import Bundle, open_bundle
 from edgekit.data.letterbox import Letterboxed, letterbox, normalise
 from edgekit.detections import Detections
@@ -221,7 +221,7 @@ def open_pipeline(
         path_or_name: what to open; ``default`` is the detector that edgekit ships.
         engine: ``auto`` is the best that works here (``edgekit.backends.of_bundle``); checkpoints run on ``torch``.
         mask: a mask source, or its text (``edgekit.masks.sources``).
-        threads: CPU threads; ``None`` is what the bundle was made for.
+        threads: CPU threads; ``None`` is what the bundle was made for, or as many as there are processors here.
 
     Raises:
         UsageError: nothing there, an engine that cannot run it, or an unknown mask.
@@ -242,7 +242,7 @@ def pipeline_of(
     manifest = bundle.manifest
     source = _mask_source(mask, manifest.spec)
     load = load_best if engine == "auto" else functools.partial(load_graphs, engine=engine)
-    omg, detector = load(bundle, threads=threads or manifest.threads)
+    omg, detector = load(bundle, threads=threads or default_threads(bundle))
     return Pipeline(manifest.spec, omg, detector, source)
 
 

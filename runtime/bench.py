@@ -78,6 +78,7 @@ def sparse(
     that is to run it: the result is the break-even, the share of active cells above which its fastest dense engine
     beats the native one. The bundle keeps it, and `--engine auto` gives frames above it to that engine.
     """
+    from edgekit.backends.of_bundle import default_threads
     from edgekit.bundle import open_bundle
     from edgekit.errors import UsageError
     from edgekit.pipeline import is_checkpoint, resolve_model
@@ -97,7 +98,7 @@ def sparse(
         if precisions or calib is not None:
             raise UsageError("a bundle is measured as it is: leave out --precision and --calib")
         bundle = open_bundle(path)
-        threads = threads or bundle.manifest.threads
+        threads = threads or default_threads(bundle)
         rows, curve = measure_bundle(bundle, shares or BUNDLE_SHARES, threads=threads, iterations=iterations)
         found = {"break_even": _break_even(bundle, curve, threads=threads, store=store)}
     peaks = ceilings_gmacs(threads=threads)

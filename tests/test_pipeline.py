@@ -16,6 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from edgekit.backends.of_bundle import default_threads
+from edgekit.bundle import open_bundle
 from edgekit.bundle.manifest import GRAPH_FORMATS
 from edgekit.data.letterbox import letterbox
 from edgekit.errors import EngineError, UsageError
@@ -134,6 +136,16 @@ def test_every_engine_of_every_format_agrees(tiny: ModuleType, tmp_path: Path) -
         np.testing.assert_array_equal(result.mask, results[0].mask)
         np.testing.assert_allclose(result.detections.boxes_xyxy, results[0].detections.boxes_xyxy, atol=1e-3)
         np.testing.assert_allclose(result.detections.scores, results[0].detections.scores, atol=1e-5)
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 2), (64, 3)])
+def test_no_more_threads_than_processors(
+    tiny: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, threads: int
+) -> None:
+    monkeypatch.setattr("edgekit.backends.of_bundle.usable_cores", lambda: cores)
+    bundle = open_bundle(tiny.write_bundle(tmp_path / "x.edgekit", threads=3))
+    assert bundle.manifest.threads == 3
+    assert default_threads(bundle) == threads
 
 
 def test_a_zip_lives_as_long_as_it_is_needed(tiny: ModuleType, tmp_path: Path) -> None:

@@ -10,9 +10,17 @@ from edgekit.bundle import Bundle
 from edgekit.bundle.listed import GRAPHS
 from edgekit.bundle.sparse_part import NATIVE, BreakEven
 from edgekit.errors import UsageError
-from edgekit.profiling.machine import cpu_model
+from edgekit.profiling.machine import cpu_model, usable_cores
 
 log = logging.getLogger("edgekit")
+
+
+def default_threads(bundle: Bundle) -> int:
+    """What the bundle was made for, or the processors that this process may use, if they are fewer.
+
+    More threads than processors wait for each other at every layer: four on two took three times as long as one.
+    """
+    return min(bundle.manifest.threads, usable_cores())
 
 
 def load_graphs(bundle: Bundle, *, engine: str, threads: int) -> tuple[Engine, Engine]:
