@@ -14,7 +14,7 @@ Engine::Engine(Program program, const Kernels& kernels, int threads)
     arena_ = Buffer(plan_.arena_bytes);
     // Channels that pad a block are multiplied by zero weights, which only a NaN survives.
     std::memset(arena_.data(), 0, arena_.bytes());
-    for (int thread = 0; thread < team_.size(); thread++) {
+    for (int thread = 0; thread < team_.capacity(); thread++) {
         scratch_.push_back({Buffer(plan_.gather_bytes), Buffer(plan_.ring_bytes), Buffer(plan_.rows_bytes)});
         for (const Buffer* buffer : {&scratch_.back().gather, &scratch_.back().ring, &scratch_.back().rows})
             std::memset(buffer->data(), 0, buffer->bytes());

@@ -17,7 +17,7 @@ class Engine {
 
     const Program& program() const { return plan_.program; }
     const Kernels& kernels() const { return kernels_; }
-    int threads() const { return team_.size(); }
+    int threads() const { return team_.capacity(); }
 
     // Run on one image [rows][columns][channels], of pixels or of normalised floats.
     // `mask` is [mask_rows][mask_columns] of zeros and ones (null for a program without one); its tables are rebuilt

@@ -1,5 +1,6 @@
 #include "threads.h"
 
+#include <algorithm>
 #include <chrono>
 
 namespace edgekit {
@@ -11,6 +12,10 @@ using Clock = std::chrono::steady_clock;
 // end by getting this processor. After a frame the next one may come at once, or in a while.
 constexpr auto kBarrierSpin = std::chrono::microseconds(10);
 constexpr auto kFrameSpin = std::chrono::microseconds(100);
+
+// A round is bad when its caller waited for most of it. One may be chance; after two in a row it works alone for a while,
+// and twice as long each time that the team turns out as bad again.
+constexpr int kBadRounds = 2, kLeastAlone = 8, kMostAlone = 1024;
 
 inline void pause_processor() {
 #if defined(__x86_64__)
@@ -33,19 +38,22 @@ bool spin(Clock::duration limit, Done done) {
     return false;
 }
 
+// Returns how long it took beyond what is usual.
 template <class Done>
-void wait_until(Done done) {
-    if (!done() && !spin(kBarrierSpin, done))
-        while (!done()) std::this_thread::yield();
+Clock::duration wait_until(Done done) {
+    if (done() || spin(kBarrierSpin, done)) return {};
+    const auto start = Clock::now();
+    while (!done()) std::this_thread::yield();
+    return Clock::now() - start;
 }
 
 }  // namespace
 
-Team::Team(int threads) : size_(threads), arrivals_(threads) {
+Team::Team(int threads) : size_(threads), active_(threads), patience_(kLeastAlone), arrivals_(threads) {
     try {
         for (int thread = 1; thread < size_; thread++) threads_.emplace_back(&Team::serve, this, thread);
     } catch (...) {
-        size_ = static_cast<int>(threads_.size()) + 1;  // go on with what the system allows
+        size_ = active_ = static_cast<int>(threads_.size()) + 1;  // go on with what the system allows
     }
 }
 
@@ -60,28 +68,43 @@ Team::~Team() {
 }
 
 void Team::run(void (*work)(void*, int), void* context) {
-    if (size_ > 1) {
-        work_ = work;
-        context_ = context;
-        working_.store(size_ - 1, std::memory_order_relaxed);
-        {
-            std::lock_guard<std::mutex> lock(mutex_);
-            round_.fetch_add(1, std::memory_order_release);
-        }
-        wake_.notify_all();
+    active_ = rounds_alone_ > 0 ? 1 : size_;
+    if (active_ == 1) {
+        rounds_alone_ = std::max(0, rounds_alone_ - 1);
+        return work(context, 0);
     }
+    const auto start = Clock::now();
+    late_ = {};
+    work_ = work;
+    context_ = context;
+    working_.store(size_ - 1, std::memory_order_relaxed);
+    {
+        std::lock_guard<std::mutex> lock(mutex_);
+        round_.fetch_add(1, std::memory_order_release);
+    }
+    wake_.notify_all();
     work(context, 0);
-    wait_until([&] { return working_.load(std::memory_order_acquire) == 0; });
+    late_ += wait_until([&] { return working_.load(std::memory_order_acquire) == 0; });
+    if (late_ * 2 < Clock::now() - start) {
+        if (bad_rounds_ == 0) patience_ = kLeastAlone;
+        bad_rounds_ = 0;
+    } else if (++bad_rounds_ == kBadRounds) {
+        bad_rounds_ = 0;
+        rounds_alone_ = patience_;
+        patience_ = std::min(2 * patience_, kMostAlone);
+    }
 }
 
 void Team::barrier(int thread) {
-    if (size_ == 1) return;
+    if (active_ == 1) return;
     // Counts wrap, so they are compared by their difference.
     const unsigned mine = arrivals_[thread].count.load(std::memory_order_relaxed) + 1;
     arrivals_[thread].count.store(mine, std::memory_order_release);
+    Clock::duration late{};
     for (int other = 0; other < size_; other++)
-        wait_until(
+        late += wait_until(
             [&] { return static_cast<int>(arrivals_[other].count.load(std::memory_order_acquire) - mine) >= 0; });
+    if (thread == 0) late_ += late;
 }
 
 void Team::serve(int thread) {

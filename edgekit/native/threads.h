@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <mutex>
 #include <thread>
@@ -10,6 +11,8 @@
 namespace edgekit {
 
 // Threads wait a little while spinning, because the next step comes within microseconds, and then give up the processor.
+// On a machine that is busy with other things a team may wait longer than it works: then the caller's thread works alone
+// for a number of calls, before the others get another chance.
 class Team {
   public:
     explicit Team(int threads);
@@ -17,7 +20,9 @@ class Team {
     Team(const Team&) = delete;
     Team& operator=(const Team&) = delete;
 
-    int size() const { return size_; }
+    // Threads that there are, and those that take part in this call of run().
+    int capacity() const { return size_; }
+    int size() const { return active_; }
 
     // Call `work(context, thread)` on every thread, the caller's as number 0, and wait for all.
     void run(void (*work)(void*, int), void* context);
@@ -28,7 +33,9 @@ class Team {
   private:
     void serve(int thread);
 
-    int size_;
+    int size_, active_;
+    int bad_rounds_ = 0, rounds_alone_ = 0, patience_;    // the last: rounds alone after the next bad ones
+    std::chrono::steady_clock::duration late_{};          // that the caller's thread has waited in this round
     void (*work_)(void*, int) = nullptr;
     void* context_ = nullptr;
     std::atomic<bool> ended_{false};

@@ -111,6 +111,18 @@ def test_the_number_of_threads_changes_nothing(programs, seed):
             np.testing.assert_array_equal(other[name], values)
 
 
+def test_far_more_threads_than_processors(programs):
+    """Such a team is late again and again, so its caller works alone now and then: no result shows it."""
+    random = np.random.default_rng(3)
+    program = programs.random_program(random, dtype="uint8")
+    engine = _native.Engine(write_program(program), 24)
+    for _ in range(40):
+        image, mask = programs.random_inputs(program, random)
+        expected = run_reference(program, image, mask)
+        got = engine.run(np.ascontiguousarray(image), None if mask is None else mask.astype(np.uint8))
+        assert_same(got, expected, program)
+
+
 @given(seed=st.integers(0, 2**32 - 1))
 @settings(max_examples=200, deadline=None)
 def test_a_forged_program_is_refused_or_runs(programs, seed):
