@@ -46,7 +46,9 @@ LIVE_FPS = 15.0
     "--engine", default="auto", show_default=True,
     help="auto, native, tflite, openvino, onnxruntime, tflite-sparse and so on, or torch.",
 )  # fmt: skip
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: as the bundle says]")
+@click.option(
+    "--threads", type=click.IntRange(min=1), help="CPU threads.  [default: the bundle's, at most the processors]"
+)
 @click.option("--mask", default="omg", show_default=True, help="Where to look: omg, off, tracks, FILE.json, a+b, a&b.")
 @click.option(
     "--mask-every", type=click.IntRange(min=1), default=1, show_default=True, metavar="N",
@@ -54,7 +56,7 @@ LIVE_FPS = 15.0
 )  # fmt: skip
 @click.option(
     "--mask-hold", type=click.IntRange(min=0), default=0, show_default=True, metavar="N",
-    help="Keep a cell active for N more frames: finds small objects better, for a little more time.",
+    help="Keep a cell active for N more frames: for cameras on which objects flicker.",
 )  # fmt: skip
 @click.option(
     "--conf", "--threshold", type=click.FloatRange(0, 1), help="Lowest score to report.  [default: as the bundle says]"

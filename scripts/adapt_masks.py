@@ -26,9 +26,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from edgekit.data.cutouts import read_cutouts
 from edgekit.data.datasets import open_dataset
-from edgekit.data.footage import PASTED, Footage
+from edgekit.data.footage import Footage, open_footage
 from edgekit.data.letterbox import letterbox
 from edgekit.data.training_set import CELL, SampleKey, TrainingSet
 from edgekit.errors import EdgekitError
@@ -119,15 +118,13 @@ def main(
     try:
         trained = load_checkpoint(checkpoint).without_state()
         training = open_dataset(photos, "train", trained.spec.classes)
-        frames = open_dataset(footage, "train")
         # Every object is one, whatever its class; about what the model has no class for it is not asked.
-        class_ids = dict.fromkeys(numbers_of(trained.spec.classes), 0)
-        objects = read_cutouts(cutouts, [name for name in PASTED if name in class_ids])
+        scenes = open_footage(footage, cutouts, dict.fromkeys(numbers_of(trained.spec.classes), 0))
     except EdgekitError as error:
         raise click.ClickException(str(error)) from error
     data = Steps(
         photos=TrainingSet(dataset=training, seed=seed, augmentation=1.0, mosaics=0.15, sparse_scenes=0.2),
-        footage=Footage(frames=frames, cutouts=objects, class_ids=class_ids),
+        footage=scenes,
         size=trained.spec.height,
         background=background,
         steps=steps,
@@ -138,10 +135,7 @@ def main(
         batches = DataLoader(replace(data, seed=seed + number), batch_size=None, num_workers=workers)
         adapt(trained.model.eval(), batches, learning_rate=learning_rate, keep=keep)
     seen_before = trained.provenance.get("training_data", "unknown data")
-    learnt = (
-        f"{seen_before}; the mask network also {len(frames)} frames of {frames.name.removesuffix(' train')}"
-        f" and {len(objects)} objects cut out of {cutouts.resolve().name}"
-    )
+    learnt = f"{seen_before}; the mask network also {scenes.name}"
     save_checkpoint(output, replace(trained, provenance={**trained.provenance, "training_data": learnt}))
 
 

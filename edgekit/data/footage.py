@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import cv2
 import numpy as np
 
 from edgekit.data.augment import Annotated, Image, crop, flip, photometric
-from edgekit.data.cutouts import Cutout
-from edgekit.data.datasets import DetectionDataset
+from edgekit.data.cutouts import Cutout, read_cutouts
+from edgekit.data.datasets import DetectionDataset, open_dataset
 
 PASTED = ("person", "bicycle", "car", "motorcycle", "bus", "truck", "dog")
 """Classes, by COCO's names, of what walks and drives past a camera."""
@@ -36,6 +37,9 @@ class Footage:
     frames: DetectionDataset
     cutouts: Sequence[Cutout]
     """Of classes in ``class_ids`` only."""
+
+    name: str
+    """How many frames and cutouts of which data sets, for the model card."""
 
     class_ids: Mapping[str, int]
     """Class name in ``frames`` and ``cutouts`` -> the model's number of it. Boxes of other classes are ignored."""
@@ -87,6 +91,19 @@ class Footage:
             class_ids=np.concatenate([frame.class_ids, np.array(class_ids, np.int64)]),
             ignore=np.concatenate([frame.ignore, np.zeros(len(boxes), np.bool_)]),
         )
+
+
+def open_footage(frames: Path, cutouts: Path, class_ids: Mapping[str, int]) -> Footage:
+    """The labelled frames in ``frames``, and those of the outlined objects in ``cutouts`` that belong before a camera.
+
+    Raises:
+        DataError: one of them is no such data set, or has nothing of the kind.
+    """
+    footage = open_dataset(frames, "train")
+    objects = read_cutouts(cutouts, [name for name in PASTED if name in class_ids])
+    shown = f"{len(footage)} frames of {footage.name.removesuffix(' train')}"
+    name = f"{shown} and {len(objects)} objects cut out of {cutouts.resolve().name}"
+    return Footage(frames=footage, cutouts=objects, name=name, class_ids=class_ids)
 
 
 def worn(image: Image, rng: np.random.Generator) -> Image:

@@ -39,6 +39,7 @@ from edgekit.exporters.sparse_region import to_region
 from edgekit.exporters.tools import tool_versions
 from edgekit.masks.sources import omg
 from edgekit.pipeline import Pipeline
+from edgekit.profiling.machine import usable_cores
 
 if TYPE_CHECKING:
     from edgekit.models.checkpoint import Checkpoint
@@ -372,7 +373,7 @@ class _Build:
 def available_threads() -> int:
     """The CPUs that this process may use, or fewer where OMP_NUM_THREADS says so."""
     limit = os.environ.get("OMP_NUM_THREADS", "")
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    usable = usable_cores()
     return max(1, min(usable, int(limit))) if limit.isdecimal() else usable
 
 

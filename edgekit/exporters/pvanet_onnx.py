@@ -44,17 +44,16 @@ def export_pvanet(network: PVANet, directory: Path, *, height: int, width: int, 
         ValueError: a side is no multiple of 32.
     """
     torch = load("torch", package="torch", purpose="export a model")
-    from edgekit.models.pvanet import STRIDE, HeadSites, SharedRows
+    from edgekit.models.pvanet import HeadSites, SharedRows, check_sides
     from edgekit.models.pvanet_layers import fold
-    from edgekit.models.pvanet_rois import POOLED
+    from edgekit.models.pvanet_rois import POOLED, STRIDE
 
-    if height % STRIDE or width % STRIDE:
-        raise ValueError(f"both sides should be multiples of {STRIDE}, got {height}x{width}")
+    check_sides(height=height, width=width)
     folded = fold(network).cpu().float().eval()
     scales_to_convolutions(folded)
     directory.mkdir(parents=True, exist_ok=True)
     paths = {name: directory / f"{name}.onnx" for name in ("shared", "head")}
-    cells = (height // 16, width // 16)
+    cells = (height // STRIDE, width // STRIDE)
     shared_inputs = {"image": torch.zeros(1, 3, height, width), "mask": torch.ones(1, 1, *cells)}
     export_graph(SharedRows(folded), shared_inputs, ["scores", "deltas", "features"], paths["shared"])
     pooled = torch.zeros(1, folded.head.channels * POOLED * POOLED, rois, 1)

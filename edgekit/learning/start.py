@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from edgekit.data.cutouts import read_cutouts
 from edgekit.data.datasets import DetectionDataset, open_dataset
-from edgekit.data.footage import PASTED, Footage
+from edgekit.data.footage import Footage, open_footage
 from edgekit.data.training_set import SampleKey, TrainingSet
 from edgekit.errors import CheckpointError, UsageError
 from edgekit.learning import distributed
@@ -154,8 +153,7 @@ def _provenance(
         teachers.append(Path(config.teacher).stem)
     data = training.name
     if footage is not None:
-        data += f", {len(footage.frames)} frames of {footage.frames.name.removesuffix(' train')}"
-        data += f" and {len(footage.cutouts)} objects cut out of {Path(config.cutouts).resolve().name}"
+        data += f", {footage.name}"
     provenance = {"training_data": data, "starting_weights": weights}
     if any(teachers):
         provenance["teacher"] = ", ".join(dict.fromkeys(filter(None, teachers)))
@@ -166,12 +164,7 @@ def _footage(training: DetectionDataset, config: TrainConfig) -> Footage | None:
     """The footage that the configuration names, with what is pasted into it."""
     if not config.footage:
         return None
-    class_ids = numbers_of(training.classes)
-    return Footage(
-        frames=open_dataset(Path(config.footage), "train"),
-        cutouts=read_cutouts(Path(config.cutouts), [name for name in PASTED if name in class_ids]),
-        class_ids=class_ids,
-    )
+    return open_footage(Path(config.footage), Path(config.cutouts), numbers_of(training.classes))
 
 
 def _hints(

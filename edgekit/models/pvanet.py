@@ -27,8 +27,8 @@ from edgekit.models.pvanet_trunk import HyperFeature, Trunk
 MEAN_BGR = (102.9801, 115.9465, 122.7717)
 """Of blue, green and red in 0..255."""
 
-STRIDE = 32
-"""Both sides of an input are multiples of this."""
+COARSEST = 32
+"""Stride of the last map in pixels: both sides of an input are multiples of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +63,7 @@ MANY_ANCHORS = AnchorShapes(ratios=(0.333, 0.5, 0.667, 1, 1.5, 2, 3), scales=(2,
 WHOLE = HiddenShape(outputs=4096)
 HALVES = HiddenShape(outputs=4096, rank=512)
 BARE_HALVES = HiddenShape(outputs=4096, rank=512, norm=False, scale=None)
+BIASLESS_HALVES = HiddenShape(outputs=4096, rank=512, low_bias=False, norm=False, scale=None)
 
 VARIANTS: Mapping[str, Variant] = {
     "9.0": Variant(
@@ -72,11 +73,7 @@ VARIANTS: Mapping[str, Variant] = {
         rpn_hidden=384,
         rpn_kernel=3,
         full=HeadShape(fc6=WHOLE, fc7=WHOLE, dropout=0.5),
-        compressed=HeadShape(
-            fc6=HiddenShape(outputs=4096, rank=512, low_bias=False, norm=False, scale=None),
-            fc7=HiddenShape(outputs=4096, rank=512, low_bias=False, norm=False, scale=None),
-            dropout=0.25,
-        ),
+        compressed=HeadShape(fc6=BIASLESS_HALVES, fc7=BIASLESS_HALVES, dropout=0.25),
     ),
     "9.1": Variant(
         anchors=MANY_ANCHORS,
@@ -182,8 +179,7 @@ class PVANet(nn.Module):
         Raises:
             ValueError: a side is no multiple of 32.
         """
-        if image.shape[-2] % STRIDE or image.shape[-1] % STRIDE:
-            raise ValueError(f"both sides should be multiples of {STRIDE}, got {image.shape[-2]}x{image.shape[-1]}")
+        check_sides(height=image.shape[-2], width=image.shape[-1])
         pyramid = MaskPyramid(mask)
         proposing, features = self.hyper(self.trunk(image, pyramid), pyramid)
         scores, deltas = self.rpn(proposing, pyramid)
@@ -248,14 +244,12 @@ class SharedRows(nn.Module):
 
     def __init__(self, network: PVANet) -> None:
         super().__init__()
-        self.trunk, self.hyper, self.rpn = network.trunk, network.hyper, network.rpn
+        self.network = network
 
     def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Arguments of :class:`PVANet` -> scores [B, cells, 2A], deltas [B, cells, 4A], features [B, cells, C]."""
-        pyramid = MaskPyramid(mask)
-        proposing, features = self.hyper(self.trunk(image, pyramid), pyramid)
-        scores, deltas = self.rpn(proposing, pyramid)
-        return _rows(scores), _rows(deltas), _rows(features)
+        maps = self.network(image, mask)
+        return _rows(maps.scores), _rows(maps.deltas), _rows(maps.features)
 
 
 class HeadSites(nn.Module):
@@ -301,6 +295,12 @@ def _rows(maps: Tensor) -> Tensor:
     return maps.permute(0, 2, 3, 1).reshape(batch, -1, channels)
 
 
+def check_sides(*, height: int, width: int) -> None:
+    """Raise ``ValueError`` unless both sides of an input, in pixels, are multiples of :data:`COARSEST`."""
+    if height % COARSEST or width % COARSEST:
+        raise ValueError(f"both sides should be multiples of {COARSEST}, got {height}x{width}")
+
+
 def thinned(shape: HeadShape, width: float) -> HeadShape:
     """``shape`` in a network ``width`` times as wide."""
 
@@ -332,12 +332,12 @@ class PVANetClassifier(Hidden):
         """
         if variant not in ("9.0", "9.1"):
             raise UsageError(f"no PVANet classifier is called {variant!r}. There are: 9.0, 9.1")
-        if side <= 0 or side % STRIDE:
-            raise UsageError(f"a PVANet classifier needs a side that is a multiple of {STRIDE}, got {side}")
+        if side <= 0 or side % COARSEST:
+            raise UsageError(f"a PVANet classifier needs a side that is a multiple of {COARSEST}, got {side}")
         trunk = Trunk(preactivation=variant == "9.1", width=width)
         layer = HiddenShape(outputs=4096, scale="bn_scale")
         shape = thinned(HeadShape(fc6=layer, fc7=layer, dropout=0.5), width)
-        super().__init__(trunk.channels[-1] * (side // STRIDE) ** 2, shape)
+        super().__init__(trunk.channels[-1] * (side // COARSEST) ** 2, shape)
         self.trunk, self.side = trunk, side
         self.fc8 = nn.Linear(shape.fc7.outputs, classes)
         fill(self.fc8)

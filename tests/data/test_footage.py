@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -43,7 +44,7 @@ def frames(write_coco: Callable[..., Path]) -> DetectionDataset:
 def footage(frames: DetectionDataset) -> Footage:
     """The frames, and one green person to paste."""
     person = Cutout(np.full((60, 30, 3), GREEN, np.uint8), np.ones((60, 30), np.float32), "person")
-    return Footage(frames=frames, cutouts=[person], class_ids={"person": 4, "car": 7})
+    return Footage(frames=frames, cutouts=[person], name="x", class_ids={"person": 4, "car": 7})
 
 
 def test_boxes_are_the_models_classes_or_ignored(footage: Footage) -> None:
@@ -88,7 +89,7 @@ def test_a_bad_camera_keeps_the_size() -> None:
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_the_share_of_footage(frames: DetectionDataset, footage: Footage, share: float) -> None:
-    other = Footage(frames=footage.frames, cutouts=footage.cutouts, class_ids={"car": 7, "kite": 7, "person": 7})
+    other = replace(footage, class_ids={"car": 7, "kite": 7, "person": 7})
     training = TrainingSet(dataset=frames, seed=0, augmentation=0.0, footage=other, footage_share=share)
     samples = [training[SampleKey(epoch=epoch, index=0, size=64)] for epoch in range(60)]
     scenes = np.mean([(sample.class_ids == 7).all() for sample in samples if len(sample.class_ids)])
