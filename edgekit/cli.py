@@ -14,6 +14,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import logging
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ from typing import Any
 
 import click
 
+from edgekit import interruption
 from edgekit.errors import EdgekitError
 from edgekit.programs import find_folder
 
@@ -31,6 +33,7 @@ VERBS = {
     "export": ("export", "Convert a checkpoint into a bundle for one board, behind an accuracy gate."),
     "verify": ("export", "Does a bundle still give its golden output, or its checkpoint's on any footage?"),
     "run": ("runtime", "Detect objects in a camera, video, folder or the demo."),
+    "service": ("runtime", "Keep a run going: as a service that systemd starts, watches and starts again."),
     "profile": ("runtime", "MACs per layer and latency percentiles per stage, for every engine present."),
     "bench": ("runtime", "Time the native engine beside every other one on this machine."),
     "doctor": ("runtime", "Say what works on this machine and how to mend what does not."),
@@ -98,6 +101,20 @@ class ProgramGroup(Program, click.Group):
     """The class of the ``main`` of a program with sub-commands: ``@click.group(cls=ProgramGroup)``."""
 
 
+class Attempts(click.ParamType[float]):
+    """A number of attempts, or ``forever``, which becomes infinity."""
+
+    name = "attempts"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read the number."""
+        if value == "forever":
+            return math.inf
+        if str(value).isdecimal():
+            return int(value)
+        self.fail(f"expected a number of attempts from 0, or forever, got {value!r}", param, ctx)
+
+
 class LazyGroup(_Guarded, click.Group):
     """A group that knows its verbs from :data:`VERBS` and loads a program only to run it."""
 
@@ -140,13 +157,13 @@ def _show_version(context: click.Context, _option: click.Parameter, value: bool)
     context.exit()
 
 
-def load_program(verb: str) -> click.Command:
-    """The click command in the program file of ``verb``, loaded by path.
+def load_program(verb: str, *, folder: str | None = None) -> click.Command:
+    """The click command in the program file of ``verb``, or of a part of one in ``folder``, loaded by path.
 
     Raises:
         EdgekitError: the file is not there, so the installation is damaged.
     """
-    path = find_folder(VERBS[verb][0]) / f"{verb}.py"
+    path = find_folder(folder or VERBS[verb][0]) / f"{verb}.py"
     if not path.is_file():
         raise EdgekitError(
             f"the program of `edgekit {verb}` is missing: expected {path}.\n"
@@ -190,7 +207,8 @@ def _exit_code(call: Callable[[], Any]) -> int:
     """Run ``call`` and turn however it ends into an exit status."""
     _set_up_logging()
     try:
-        result = call()
+        with interruption.remember():
+            result = call()
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except click.ClickException as error:

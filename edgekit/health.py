@@ -199,7 +199,7 @@ def _reinstall(engine: str) -> str:
 
 
 EXTRAS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "train": ("train and validate", ("torch", "pycocotools", "matplotlib", "rich", "ai-edge-litert")),
+    "train": ("train and validate", ("torch", "pycocotools", "matplotlib", "rich", "ai-edge-litert", "scipy")),
     "export": (
         "export",
         (
@@ -208,11 +208,14 @@ EXTRAS: dict[str, tuple[str, tuple[str, ...]]] = {
         ),
     ),
     "demo": ("run the demo", ("scikit-image",)),
+    "mqtt": ("send to an MQTT broker", ("paho-mqtt",)),
+    "view": ("serve the browser page", ("aiohttp",)),
+    "metrics": ("serve metrics", ("prometheus-client",)),
     "test": (
         "run the tests",
         (
             *("pytest", "hypothesis", "ruff", "mypy", "build"),
-            *("scikit-build-core", "nanobind", "cmake", "ninja"),
+            *("scikit-build-core", "nanobind", "cmake", "ninja", "playwright", "trustme"),
         ),
     ),
 }

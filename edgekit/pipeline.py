@@ -9,7 +9,6 @@ H, W input height and width; G mask grid; A anchors; C classes.
 from __future__ import annotations
 
 import functools
-import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,28 +16,20 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.backends import Engine
-from edgekit.backends.native import require
+from edgekit import decoding
+from edgekit.backends import Engine, Tensors
 from edgekit.backends.of_bundle import default_threads, load_best, load_graphs
+from edgekit.boxes import Boxes
 from edgekit.bundle import Bundle, open_bundle
 from edgekit.data.letterbox import Letterboxed, letterbox, normalise
+from edgekit.decoding.one_stage import sigmoid
 from edgekit.detections import Detections
 from edgekit.errors import EngineError, MissingDependencyError, UsageError
 from edgekit.masks.pyramid import Mask
 from edgekit.masks.sources import MaskInput, MaskSource, parse_mask_source
 from edgekit.masks.statistics import active_share
-from edgekit.models.anchors import MAX_LOG_SIZE, anchor_boxes, anchor_mask
 from edgekit.spec import DetectorSpec
-
-VOTING_SCORE = 0.05
-"""Boxes with a lower score do not vote: there are very many of them, and they change AP50 by .02 points."""
-
-SUPPORTERS = 10
-"""Boxes that a kept box needs around it to keep its whole score: as many as training asks to find each object
-(``edgekit.learning.assignment.POSITIVES``, which needs PyTorch)."""
-
-OWN_WEIGHT = 0.5
-"""Share of a box's own score in its score after the vote."""
+from edgekit.tracking import Event, Track
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +43,17 @@ class FrameResult:
     active_share: float
     """Share 0..1 of the cells that are active."""
 
+    regions: int | None = None
+    """How many regions a two-stage detector classified; None of a one-stage one."""
+
     omg_ran: bool = True
     """Whether the mask source asked the OMG network."""
+
+    tracks: tuple[Track, ...] | None = None
+    """What is being followed; None where nobody follows."""
+
+    events: tuple[Event, ...] = ()
+    """What happened to tracks in this frame."""
 
     timings_ms: dict[str, float]
     """Wall time of ``letterbox``, ``mask`` (with the OMG network), ``detector``, ``decode`` (with NMS), ``total``."""
@@ -99,6 +99,10 @@ class Pipeline:
         image_rgb: NDArray[np.uint8],
         truth_xyxy: NDArray[np.float32] | None = None,
         score_threshold: float | None = None,
+        *,
+        tracks: NDArray[np.float32] | None = None,
+        time_s: float | None = None,
+        letterboxed: Letterboxed | None = None,
     ) -> FrameResult:
         """Detect objects in one picture.
 
@@ -106,6 +110,9 @@ class Pipeline:
             image_rgb: [h, w, 3] of any size.
             truth_xyxy: [N, 4] ground-truth boxes in its pixels; only the mask source ``truth`` looks at them.
             score_threshold: lowest score 0..1 to report; ``None`` is ``spec.score_threshold``.
+            tracks: [N, 4] boxes in its pixels where followed objects are expected; for the mask source ``tracks``.
+            time_s: when it was captured, in seconds of a clock that only runs forwards; for masks that learn.
+            letterboxed: what :meth:`fit` made of it before.
 
         Raises:
             EngineError: a graph fails or gives NaN.
@@ -113,7 +120,8 @@ class Pipeline:
             ValueError: not a uint8 picture [h, w, 3].
         """
         clock = _Clock()
-        letterboxed = letterbox(image_rgb, height=self.spec.height, width=self.spec.width)
+        if letterboxed is None:
+            letterboxed = self.fit(image_rgb)
         image = self.input_tensor(letterboxed)
         clock.lap("letterbox")
         objectness = functools.cache(functools.partial(self.objectness, image))
@@ -124,22 +132,33 @@ class Pipeline:
                 objectness=objectness,
                 truth_xyxy=truth_xyxy,
                 previous=self._previous,
+                tracks=tracks,
+                time_s=time_s,
             )
         )
         clock.lap("mask")
-        raw = self.detect(image, mask) if mask.any() else None
+        raw = self.detect(image, mask, scale=letterboxed.scale) if mask.any() else None
         clock.lap("detector")
         threshold = self.spec.score_threshold if score_threshold is None else score_threshold
-        detections = postprocess(self.spec, *raw, mask, letterboxed, threshold) if raw else Detections.empty()
+        detections = decoding.detections(self.spec, raw, mask, letterboxed, threshold) if raw else Detections.empty()
         self._previous = detections
         clock.lap("decode")
         return FrameResult(
             detections=detections,
             mask=mask,
             active_share=active_share(mask),
+            regions=None if self.spec.two_stage is None else len(raw["rois"]) if raw else 0,
             omg_ran=objectness.cache_info().currsize > 0,
             timings_ms=clock.total("total"),
         )
+
+    def fit(self, image_rgb: NDArray[np.uint8]) -> Letterboxed:
+        """The picture in the detector's input; any thread may do it ahead of :meth:`process`.
+
+        Raises:
+            ValueError: not a uint8 picture [h, w, 3].
+        """
+        return letterbox(image_rgb, height=self.spec.height, width=self.spec.width)
 
     def input_tensor(self, letterboxed: Letterboxed) -> NDArray[np.uint8] | NDArray[np.float32]:
         """[1, 3, H, W], pixels or normalised; a view of NHWC memory, which engines of that layout need not copy."""
@@ -152,60 +171,28 @@ class Pipeline:
         return sigmoid(self.omg.run({"image": image})["objectness"][0, 0])
 
     def detect(
-        self, image: NDArray[np.uint8] | NDArray[np.float32], mask: Mask
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Run the detector graph: class logits [1, A, C] and box offsets [1, A, 4]."""
-        outputs = self.detector.run({"image": image, "mask": mask[None, None].astype(np.float32)})
-        return outputs["class_logits"], outputs["box_offsets"]
+        self,
+        image: NDArray[np.uint8] | NDArray[np.float32],
+        mask: Mask,
+        *,
+        scale: float = 1.0,
+        rois: Boxes | None = None,
+    ) -> Tensors:
+        """Run the detector: its raw outputs, which ``edgekit.decoding`` reads.
 
+        Args:
+            image: as :meth:`input_tensor` gives it.
+            mask: [G, G].
+            scale: input pixels over the source's; only proposals, whose smallest size is measured there, depend on it.
+            rois: of a two-stage detector, regions to classify in place of what it would propose.
 
-def postprocess(
-    spec: DetectorSpec,
-    class_logits: NDArray[np.float32],
-    box_offsets: NDArray[np.float32],
-    mask: Mask,
-    letterboxed: Letterboxed,
-    score_threshold: float,
-) -> Detections:
-    """Active anchors -> boxes in source pixels -> class-wise NMS -> voting -> scores over the threshold.
-
-    A kept box becomes the mean of the boxes of its class that overlap it, weighted by squared score times overlap (box
-    voting: Gidaris and Komodakis, arXiv 1505.01749, section 5; PVANet uses it too). Its score becomes half its own and
-    half the mean of its ``SUPPORTERS`` best voters', missing ones counting 0: an object is found from many anchors at
-    once, a false alarm often from one alone. On PASCAL VOC the first is worth half a point of AP50 and two of mAP, the
-    second another point of AP50. No score rises.
-
-    A detection does not depend on ``score_threshold``, which only says whether it is reported.
-
-    Args:
-        spec: anchors, variances, NMS and voting settings.
-        class_logits: [1, A, C].
-        box_offsets: [1, A, 4].
-        mask: [G, G]; anchors of inactive cells are background whatever their logits.
-        letterboxed: the way back to the source picture; boxes are clipped to it, and dropped when nothing is left.
-        score_threshold: 0..1, inclusive.
-    """
-    voting = spec.vote_iou < 1
-    least = min(score_threshold, VOTING_SCORE) if voting else score_threshold
-    boxes, scores, class_ids = require().find_objects(
-        np.ascontiguousarray(class_logits[0]),
-        np.ascontiguousarray(box_offsets[0]),
-        _anchor_boxes(spec),
-        anchor_mask(spec, mask).view(np.uint8),
-        coding=(spec.centre_variance, spec.size_variance, MAX_LOG_SIZE),
-        letterbox=(letterboxed.left, letterboxed.top, letterboxed.scale),
-        source=(letterboxed.source_width, letterboxed.source_height),
-        logit_limits=(_logit(least), _logit(score_threshold)),
-        score=score_threshold,
-        nms_iou=spec.nms_iou,
-        most=spec.max_detections,
-        votes=voting,
-        vote_iou=spec.vote_iou,
-        vote_score=VOTING_SCORE,
-        supporters=SUPPORTERS,
-        own_weight=OWN_WEIGHT,
-    )
-    return Detections(boxes_xyxy=boxes, scores=scores, class_ids=class_ids)
+        Raises:
+            EngineError: a graph fails or gives NaN.
+        """
+        inputs: Tensors = {"image": image, "mask": mask[None, None].astype(np.float32)}
+        if self.spec.two_stage is not None:
+            inputs |= {"scale": np.array(scale, np.float32)} if rois is None else {"rois": rois}
+        return self.detector.run(inputs)
 
 
 def open_pipeline(
@@ -292,26 +279,8 @@ def _mask_source(mask: str | MaskSource, spec: DetectorSpec) -> MaskSource:
     return parse_mask_source(mask, spec) if isinstance(mask, str) else mask
 
 
-@functools.lru_cache(maxsize=4)
-def _anchor_boxes(spec: DetectorSpec) -> NDArray[np.float32]:
-    return anchor_boxes(spec)
-
-
 def _kind_of_image(engine: Engine) -> str:
     return "pixels" if engine.takes_pixels else "normalised numbers"
-
-
-def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """1 / (1 + e^-x); clipped where float32 saturates anyway, so that e^-x never overflows."""
-    return np.asarray(1 / (1 + np.exp(-np.clip(logits, -60, 60))), np.float32)
-
-
-def _logit(score: float) -> float:
-    """The logit of a score, a little lower, so that rounding in the sigmoid loses none that reaches the score."""
-    if score <= 0:
-        return -math.inf
-    score = min(score, 1 - 1e-7)  # from here on the sigmoid rounds to 1
-    return math.log(score / (1 - score)) - 1e-5
 
 
 class _Clock:

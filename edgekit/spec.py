@@ -7,7 +7,10 @@ export and run cannot disagree about anchors, normalisation or thresholds. Nothi
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
+
+TOKEN_STRIDES = (8, 16, 32, 64)
+"""Pixels of the input from one token of a DETR's level to the next."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +24,35 @@ class AnchorLevel:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TwoStage:
+    """How regions are proposed, in a detector that classifies regions (Faster R-CNN, arXiv 1506.01497, section 3.1)."""
+
+    before_nms: int
+    """How many of the best anchors enter suppression."""
+
+    proposals: int = 200
+    """How many leave it at most, each a region of interest (RoI) that the head classifies."""
+
+    nms_iou: float = 0.7
+    """Overlap over which the lower-scored of two proposals is dropped."""
+
+    smallest: float = 16.0
+    """Proposals with a shorter side, in pixels of the picture before it was resized, are dropped."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detr:
+    """What a detection transformer is built from besides its model (Sparse DETR, arXiv 2111.14330)."""
+
+    queries: int
+    """Of the decoder, each of which answers for one object at most."""
+
+    token_share: float | None = None
+    """Share of the encoder's tokens that it refines, above 0 to 1 (rho in the paper); ``None`` is all of them, without
+    a network that scores them."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class DetectorSpec:
     """Input, anchors, mask and post-processing of one trained detector."""
 
@@ -28,7 +60,7 @@ class DetectorSpec:
     """Registered name, e.g. ``mobilenetv2-ssdlite-omg``."""
 
     classes: tuple[str, ...]
-    """Class names, in the order of the logits; there is no background entry (scores are sigmoids)."""
+    """Class names, in the order of the logits; there is no background entry."""
 
     height: int
     """Input height in pixels."""
@@ -37,7 +69,18 @@ class DetectorSpec:
     """Input width in pixels."""
 
     anchors: tuple[AnchorLevel, ...]
-    """Feature maps from the finest to the coarsest; anchors are ordered level, row, column, size."""
+    """Feature maps from the finest to the coarsest; anchors are ordered level, row, column, size. Those of a two-stage
+    detector are what it proposes from; a DETR has none."""
+
+    two_stage: TwoStage | None = None
+    """``None`` where anchors are classified themselves: scores are sigmoids then, and offsets have variances. Otherwise
+    scores are a softmax over the classes and a background, and boxes are coded as in Faster R-CNN."""
+
+    detr: Detr | None = None
+    """Of a detection transformer, whose boxes are shares of the input and need no suppression; else ``None``."""
+
+    width_multiplier: float = 1.0
+    """Channels over those of the published network; what is built from the spec, not how it is run."""
 
     mean: float = 128.0
     """Subtracted from every RGB value; 128 makes the letterbox padding and the masked background exactly 0."""
@@ -63,8 +106,8 @@ class DetectorSpec:
     max_detections: int = 100
     """At most this many detections an image."""
 
-    mask_grid: int = 20
-    """The objectness mask has ``mask_grid`` x ``mask_grid`` cells over the letterboxed input."""
+    mask_grid: tuple[int, int] = (20, 20)
+    """Rows and columns of the objectness mask over the letterboxed input."""
 
     mask_threshold: float = 0.1
     """Cells whose objectness (0..1) reaches it are active; low, because a lost cell is a lost object."""
@@ -74,6 +117,23 @@ class DetectorSpec:
 
     mask_dilation: int = 0
     """Active cells grow by this many cells in all eight directions."""
+
+    @property
+    def kind(self) -> Literal["one_stage", "two_stage", "detr"]:
+        """How it detects, by which training, engines and decoding tell detectors apart."""
+        if self.detr is not None:
+            return "detr"
+        return "one_stage" if self.two_stage is None else "two_stage"
+
+    @property
+    def token_maps(self) -> tuple[tuple[int, int], ...]:
+        """Rows and columns of the maps that a DETR's tokens come from, of the strides 8, 16, 32 and 64."""
+        return tuple((-(-self.height // stride), -(-self.width // stride)) for stride in TOKEN_STRIDES)
+
+    @property
+    def graphs(self) -> tuple[str, ...]:
+        """Names of the graphs that the detector is exported as; ``omg`` is the network in front of it."""
+        return ("omg", "shared", "head") if self.kind == "two_stage" else ("omg", "detector")
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary that ``json`` can write and :meth:`from_json` reads back to an equal object."""
@@ -90,4 +150,15 @@ class DetectorSpec:
             )
             for level in document["anchors"]
         )
-        return cls(**{**document, "anchors": levels, "classes": tuple(map(str, document["classes"]))})
+        grid, two_stage, detr = document["mask_grid"], document.get("two_stage"), document.get("detr")
+        rows, columns = (grid, grid) if isinstance(grid, int) else grid  # one number was all until inputs were oblong
+        return cls(
+            **{
+                **document,
+                "anchors": levels,
+                "classes": tuple(map(str, document["classes"])),
+                "mask_grid": (int(rows), int(columns)),
+                "two_stage": None if two_stage is None else TwoStage(**two_stage),
+                "detr": None if detr is None else Detr(**detr),
+            }
+        )

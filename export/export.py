@@ -6,15 +6,11 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from edgekit.cli import Program
 from edgekit.errors import UsageError
-
-if TYPE_CHECKING:
-    from edgekit.exporters.build import ExportResult
 
 log = logging.getLogger("edgekit")
 
@@ -31,6 +27,11 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.option("--half", is_flag=True, help="The same as --precision fp16.")
 @click.option("--int8", is_flag=True, help="The same as --precision int8.")
 @click.option("--sparse", is_flag=True, help="Add sparse programs for native, beside the graphs of --format.")
+@click.option(
+    "--imgsz", "--input-size", "imgsz", metavar="N|HxW", help="Another input size, e.g. 640x1056.  [default: its own]"
+)
+@click.option("--compress-head", is_flag=True, help="PVANets: classify regions by a head in two halves (SVD).")
+@click.option("--network", metavar="NAME", help="What a .caffemodel holds, e.g. pvanet-9.1-omg.")
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads on the board.  [default: 4]")
 @click.option("--calib", type=FOLDER, metavar="DIR", help="Pictures, or a data set, that int8 ranges are measured on.")
 @click.option("--calib-images", type=click.IntRange(min=1), metavar="N", help="At most so many.  [default: 200]")
@@ -57,6 +58,9 @@ def main(
     half: bool,
     int8: bool,
     sparse: bool,
+    imgsz: str | None,
+    compress_head: bool,
+    network: str | None,
     threads: int | None,
     calib: Path | None,
     calib_images: int | None,
@@ -70,13 +74,14 @@ def main(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Convert CHECKPOINT, a `.pt` file of `edgekit train` or `default`, into a bundle that boards run.
+    """Convert CHECKPOINT, a `.pt` file of `edgekit train`, `default` or a PVANet's `.caffemodel`, into a bundle.
 
     \b
     edgekit export runs/x/best.pt --target raspberry-pi-4 --data voc07 -o x.edgekit
     edgekit export default --target jetson
     edgekit export default --format tflite --sparse
     edgekit export runs/x/best.pt --format openvino --int8 --calib photos/ --keep-float worst:3
+    edgekit export original.caffemodel --network pvanet-9.1-omg --imgsz 640x1056 --compress-head --data voc07
 
     The gate: the converted model runs beside the PyTorch one through the whole pipeline, and boxes, scores, masks and
     raw outputs must agree within the precision's limits; with --data, AP50 may drop by --max-drop points at most.
@@ -91,9 +96,10 @@ def main(
     and neither is given, it gets fp16, with a warning: `edgekit export default --target X` needs no pictures.
     """
     from edgekit.boards import load_board
-    from edgekit.exporters.build import Evidence, available_threads, export_bundle, reference_pipeline
+    from edgekit.exporters.build import export_bundle, reference_pipeline
     from edgekit.exporters.evidence import (
         CALIBRATION_IMAGES,
+        Evidence,
         calibration_samples,
         golden_picture,
         open_calibration,
@@ -103,6 +109,8 @@ def main(
     from edgekit.exporters.pictures import mask_finder
     from edgekit.exporters.plan import plan_export
     from edgekit.exporters.sensitivity import KeepFloat
+    from edgekit.models.derived import at_size, compressed, open_checkpoint, parse_size
+    from edgekit.profiling.machine import available_threads
 
     # 1. what to make
     name = _the_model(checkpoint, model)
@@ -128,9 +136,12 @@ def main(
             "accuracy is not measured, because no annotated --data was given: only parity with PyTorch is checked,"
             " and the bundle says so"
         )
-    from edgekit.models.checkpoint import load_checkpoint
-
-    loaded = load_checkpoint(path)
+    loaded, original = open_checkpoint(path, network), None
+    if imgsz is not None:
+        height, width = parse_size(imgsz)
+        loaded = at_size(loaded, height=height, width=width)
+    if compress_head:
+        loaded, original = compressed(loaded), loaded
 
     # 2. what to measure it with
     calibration = None
@@ -158,12 +169,13 @@ def main(
         keep_float=keep,
         overwrite=overwrite,
         zipped=zipped,
+        original=original,
         progress=_progress if sys.stderr.isatty() else None,
     )
     if as_json:
         click.echo(json.dumps(result.to_json(), indent=2))
     else:
-        _print_report(result)
+        click.echo("\n".join(result.lines()))
 
 
 def _the_model(checkpoint: str | None, model: str | None) -> str:
@@ -186,7 +198,7 @@ def _checkpoint_path(name: str) -> Path:
         return default_checkpoint()
     path = Path(name)
     if path.is_dir() or path.suffix == ".edgekit":
-        raise UsageError(f"{path} is no checkpoint: expected a .pt file of `edgekit train`, or default")
+        raise UsageError(f"{path} is no checkpoint: expected a .pt file of `edgekit train`, a .caffemodel, or default")
     return path
 
 
@@ -199,18 +211,6 @@ def _base_name(name: str, path: Path) -> str:
 
 def _progress(what: str, done: int, total: int) -> None:
     click.echo(f"\r{what} {done}/{total} ", nl=done == total, err=True)
-
-
-def _print_report(result: ExportResult) -> None:
-    manifest = result.manifest
-    click.echo(f"{result.path}: {manifest.precision} {manifest.graph_format}, {result.size_bytes / 1e6:.1f} MB")
-    lines = result.report.lines()
-    if result.sparse_report is not None:
-        lines += [f"beside it, {result.sparse_report.precision} sparse programs", *result.sparse_report.lines()]
-    click.echo("\n".join(lines))
-    if result.kept_float:
-        click.echo(f"in float  {', '.join(result.kept_float)}")
-    click.echo(f"Check it on the board with: edgekit verify {result.path}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Benchmarks of edgekit against the engines that it runs beside: ``edgekit bench sparse``.
+"""Benchmarks of edgekit against the engines that it runs beside: ``edgekit bench sparse``, ``pvanet``, ``sparse-detr``.
 
 Rivals take turns in one process, on the machine as it is; ratios between rows of one run are worth more than the rows.
 """
@@ -6,28 +6,23 @@ Rivals take turns in one process, on the machine as it is; ratios between rows o
 from __future__ import annotations
 
 import json
-import logging
-import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from edgekit.cli import ProgramGroup
-
-if TYPE_CHECKING:
-    from edgekit.bundle import Bundle
-    from edgekit.exporters.calibration import Calibration
-    from edgekit.models.checkpoint import Checkpoint
-    from edgekit.profiling.share_curve import ShareCurve
-
-log = logging.getLogger("edgekit")
+from edgekit.cli import ProgramGroup, load_program
 
 SHARES = (1.0, 0.57, 0.33, 0.16, 0.07)
 """From every cell to a fixed camera's."""
 
 BUNDLE_SHARES = (1.0, 0.8, 0.57, 0.33, 0.16, 0.07)
 """One more where engines tend to cross."""
+
+
+ENGINES = ("native", "openvino", "onnxruntime", "tflite")
+
+PVANET_SHARES = (1.0, 0.57, 0.16)
 
 
 @click.group(cls=ProgramGroup)
@@ -82,10 +77,13 @@ def sparse(
     from edgekit.bundle import open_bundle
     from edgekit.errors import UsageError
     from edgekit.pipeline import is_checkpoint, resolve_model
+    from edgekit.profiling.break_even import find_break_even
     from edgekit.profiling.bundle_shares import measure_bundle
+    from edgekit.profiling.checkpoint_shares import measure_checkpoint
     from edgekit.profiling.gemm import ceilings_gmacs
     from edgekit.profiling.machine import describe_machine
     from edgekit.profiling.share_plot import write_svg
+    from edgekit.profiling.share_table import share_lines
 
     path = resolve_model(model, engine="torch")
     if plot is not None and (plot.suffix != ".svg" or is_checkpoint(path)):
@@ -93,14 +91,17 @@ def sparse(
     curve, found = None, {}
     if is_checkpoint(path):
         threads = threads or 1
-        rows = _checkpoint_rows(path, shares or SHARES, precisions, calib, threads=threads, iterations=iterations)
+        wanted: Any = precisions or ("fp32", "int8")
+        rows = measure_checkpoint(
+            path, shares or SHARES, precisions=wanted, pictures=calib, threads=threads, iterations=iterations
+        )
     else:
         if precisions or calib is not None:
             raise UsageError("a bundle is measured as it is: leave out --precision and --calib")
         bundle = open_bundle(path)
         threads = threads or default_threads(bundle)
         rows, curve = measure_bundle(bundle, shares or BUNDLE_SHARES, threads=threads, iterations=iterations)
-        found = {"break_even": _break_even(bundle, curve, threads=threads, store=store)}
+        found = {"break_even": find_break_even(bundle, curve, threads=threads, store=store)}
     peaks = ceilings_gmacs(threads=threads)
     machine = describe_machine()
     document = {
@@ -113,101 +114,95 @@ def sparse(
     }
     if plot is not None and curve is not None:
         write_svg(plot, curve, f"{path.name} on {machine.cpu}, threads: {threads}")
-    if as_json:
-        click.echo(json.dumps(document, indent=2))
-    else:
-        _print(document, curve)
+    click.echo(json.dumps(document, indent=2) if as_json else "\n".join(share_lines(document, curve)))
 
 
-def _checkpoint_rows(
-    path: Path,
+@main.command()
+@click.option("--variant", type=click.Choice(["9.0", "9.1", "lite"]), default="9.0", show_default=True)
+@click.option(
+    "--compressed/--full", default=True, show_default=True, help="fc6 and fc7 in two halves each; lite has no other."
+)
+@click.option(
+    "--imgsz", metavar="HxW", default="640x1056", show_default=True, help="Rows and columns, multiples of 32."
+)
+@click.option(
+    "--width-multiplier", "multiplier", type=click.FloatRange(0, min_open=True), default=1.0, show_default=True,
+    help="Channels over those of the published network.",
+)  # fmt: skip
+@click.option("--rois", type=click.IntRange(min=1), default=200, show_default=True, help="That the head takes.")
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="CPU threads.")
+@click.option(
+    "--active", "shares", multiple=True, type=click.FloatRange(0, 1), metavar="SHARE", default=PVANET_SHARES,
+    show_default=True, help="Share of active cells and RoIs; may be repeated.",
+)  # fmt: skip
+@click.option(
+    "--precision", "precisions", multiple=True, type=click.Choice(["fp32", "int8"]), default=("fp32", "int8"),
+    show_default=True, help="May be repeated.",
+)  # fmt: skip
+@click.option(
+    "--engine", "engines", multiple=True, type=click.Choice(ENGINES), default=ENGINES, show_default=True,
+    help="May be repeated. All are loaded at once, some 400 MB each: name fewer on a small board.",
+)  # fmt: skip
+@click.option("--iterations", type=click.IntRange(min=1), default=16, show_default=True, help="Runs that count.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def pvanet(
+    variant: str,
+    compressed: bool,
+    imgsz: str,
+    multiplier: float,
+    rois: int,
+    threads: int,
     shares: tuple[float, ...],
     precisions: tuple[str, ...],
-    calib: Path | None,
-    *,
-    threads: int,
+    engines: tuple[str, ...],
     iterations: int,
-) -> list[dict[str, Any]]:
-    from edgekit.metrics.macs import count_macs
-    from edgekit.models.checkpoint import load_checkpoint
-    from edgekit.profiling.rivals import detectors
-    from edgekit.profiling.shares import time_by_share
+    as_json: bool,
+) -> None:
+    """Time PVANet stage by stage, as arXiv 1608.08021 does: random weights, one core, 1056x640, 200 RoIs.
 
-    checkpoint = load_checkpoint(path)
-    layers = [layer for layer in count_macs(checkpoint.model) if layer.graph == "detector"]
-    wanted: Any = precisions or ("fp32", "int8")
-    with tempfile.TemporaryDirectory(prefix="edgekit-bench-") as folder:
-        calibration = _calibration(calib, checkpoint)
-        rivals = list(detectors(checkpoint, Path(folder), threads=threads, precisions=wanted, calibration=calibration))
-        return time_by_share(rivals, layers, shares, threads=threads, iterations=iterations)
+    \b
+    trunk      convolutions up to the hyper feature
+    rpn        the region proposal network
+    proposals  boxes of anchors, the best of them, suppression
+    pool       RoI max pooling
+    head       fc6, fc7, classes and boxes
+    post       boxes of each class, suppression, voting
 
+    trunk, rpn and head run in the engine, the others in edgekit's kernels whatever the engine. trunk and rpn are one
+    graph; in every engine the trunk is run once more by itself before each frame, and rpn is the difference. Total is
+    the time of whole frames.
 
-def _calibration(calib: Path | None, checkpoint: Checkpoint) -> Calibration:
-    """Pictures of ``calib``, or drawings."""
-    from edgekit.exporters.build import reference_pipeline
-    from edgekit.exporters.calibration import MIN_IMAGES
-    from edgekit.exporters.evidence import open_calibration
-    from edgekit.exporters.pictures import mask_finder
-    from edgekit.profiling.rivals import drawn_calibration
+    RoIs are proposed from the maps that the engine computed: random ones, in which most anchors become boxes that are
+    too small, so that more are looked at than in a trained network. Those that are pooled and classified are others,
+    drawn once: sides from a twentieth of the picture's to all of it. At an active share below 1 cells are blobs of the
+    size that objects have, and as large a share of the RoIs is left. A dense engine knows of neither.
 
-    if calib is None:
-        return drawn_calibration(checkpoint.spec)
-    reference = reference_pipeline(checkpoint, threads=1)
-    calibration = open_calibration(calib, None, checkpoint.spec, MIN_IMAGES, mask_finder(reference))
-    assert calibration is not None  # with a folder it is there, or an error
-    return calibration
+    Executed GMAC/s count the multiply-accumulates at active sites and RoIs, for a dense engine all of them. What they
+    are held against is the best matrix product that was measured here: over the time of frames, and as "layers" over
+    that of trunk, rpn and head alone.
+    """
+    from edgekit.profiling.pvanet_bench import measure_pvanet, sides_of
+    from edgekit.profiling.pvanet_table import stage_lines
 
-
-def _break_even(bundle: Bundle, curve: ShareCurve, *, threads: int, store: bool) -> dict[str, Any] | None:
-    """What was found, and whether the bundle has it now; None where there is nothing to compare with."""
-    from edgekit.backends.native import instruction_sets
-    from edgekit.bundle.sparse_part import BreakEven
-    from edgekit.bundle.updating import store_break_even
-    from edgekit.errors import BundleError, StorageError
-    from edgekit.profiling.machine import cpu_model
-
-    if curve.break_even is None or curve.dense_engine is None:
-        reason = "no dense engine of it is installed" if bundle.manifest.sparse else "it has no dense graphs"
-        log.warning("the bundle gets no break-even: %s", reason)
-        return None
-    known = BreakEven(cpu=cpu_model(), threads=threads, engine=curve.dense_engine, share=round(curve.break_even, 4))
-    stored = False
-    isa = instruction_sets()
-    if store and isa.chosen != isa.usable[-1]:
-        log.warning("the break-even is not stored: it is for %s, and usually %s runs", isa.chosen, isa.usable[-1])
-    elif store:
-        try:
-            store_break_even(bundle, known)
-            stored = True
-        except (StorageError, BundleError) as error:  # what was measured is worth printing all the same
-            log.warning("the break-even is not stored: %s", error)
-    return {**known.to_json(), "stored": stored}
-
-
-def _print(document: dict[str, Any], curve: ShareCurve | None) -> None:
-    """A table, with each row's time as a ratio to the best dense engine of its kind of numbers and share."""
-    from edgekit.profiling.share_plot import text_plot
-
-    peaks = {"fp32": document["gemm_peak_gmacs"], "int8": document["gemm_peak_gmacs_int8"]}
-    click.echo(f"{document['machine']['cpu']}; peak {peaks['fp32']:.1f} GMAC/s in fp32, {peaks['int8']:.1f} in int8\n")
-    click.echo(
-        f"{'engine':<20}{'':<6}{'active':>7}{'min ms':>9}{'median':>9}{'to dense':>10}{'GMAC/s':>9}{'of peak':>9}"
+    height, columns = sides_of(imgsz)
+    wanted: Any = precisions
+    document = measure_pvanet(
+        variant,
+        compressed=compressed,
+        multiplier=multiplier,
+        height=height,
+        width=columns,
+        rois=rois,
+        threads=threads,
+        engines=engines,
+        precisions=wanted,
+        shares=shares,
+        iterations=iterations,
     )
-    rows = document["rows"]
-    for row in rows:
-        integer = row["precision"] == "int8"
-        same = [o for o in rows if o["active"] == row["active"] and (o["precision"] == "int8") == integer]
-        dense = (o["ms_min"] for o in same if o["engine"] != "native" and not o["engine"].endswith("-sparse"))
-        best = min(dense, default=None)
-        ratio = "" if best is None else f"{row['ms_min'] / best:.2f}"
-        rate = row["gmacs_executed"]
-        rates = "" if rate is None else f"{rate:>9.1f}{rate / peaks['int8' if integer else 'fp32']:>9.0%}"
-        click.echo(
-            f"{row['engine']:<20}{row['precision']:<6}{row['active']:>7.2f}{row['ms_min']:>9.2f}"
-            f"{row['ms_median']:>9.2f}{ratio:>10}{rates}"
-        )
-    if curve is not None:
-        click.echo("\n" + "\n".join(text_plot(curve)))
+    click.echo(json.dumps(document, indent=2) if as_json else "\n".join(stage_lines(document)))
+
+
+main.add_command(load_program("bench_detr", folder="runtime"), "sparse-detr")
 
 
 if __name__ == "__main__":

@@ -75,15 +75,17 @@ def _lines(document: dict[str, Any]) -> list[tuple[str, str]]:
     shown = ", ".join(classes[:20]) + (", ..." if len(classes) > 20 else "")
     least = frame_threshold(0.0, DetectorSpec.from_json(spec))
     unsure = f" (in unsure frames from {least:g})" if least < spec["mask_threshold"] else ""
+    grid = DetectorSpec.from_json(spec).mask_grid
     lines = [
         (document["kind"], f"{document['path']}  ({document['bytes'] / 1e6:.2f} MB)"),
         ("model", f"{spec['model']}, {document['parameters'] / 1e6:.2f} M parameters"),
         ("classes", f"{len(classes)}: {shown}"),
         ("input", f"{spec['width']}x{spec['height']} RGB, letterboxed; (pixel - {spec['mean']:g}) / {spec['std']:g}"),
-        ("anchors", f"{anchors} on {len(spec['anchors'])} levels"),
+        ("anchors", f"{anchors} on {len(spec['anchors'])} {'level' if len(spec['anchors']) == 1 else 'levels'}"),
+        *([("proposals", _proposals(spec["two_stage"]))] if spec.get("two_stage") else []),
         (
             "mask",
-            f"{spec['mask_grid']}x{spec['mask_grid']} cells, active from {spec['mask_threshold']:g}{unsure}, "
+            f"{grid[0]}x{grid[1]} cells, active from {spec['mask_threshold']:g}{unsure}, "
             f"dilated by {spec['mask_dilation']}",
         ),
         (
@@ -101,6 +103,10 @@ def _lines(document: dict[str, Any]) -> list[tuple[str, str]]:
         ("starting weights", provenance.get("starting_weights", "not recorded")),
         *([("teacher", provenance["teacher"])] if "teacher" in provenance else []),
     ]
+
+
+def _proposals(rules: dict[str, Any]) -> str:
+    return f"at most {rules['proposals']}, of the best {rules['before_nms']} anchors after NMS at {rules['nms_iou']:g}"
 
 
 def _bundle_lines(document: dict[str, Any]) -> list[tuple[str, str]]:

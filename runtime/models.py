@@ -40,7 +40,9 @@ def main(name: str | None, as_json: bool) -> None:
 
 
 def _training(facts: ModelFacts) -> str:
-    return "can be trained" if facts.trainable else "cannot be trained yet"
+    if facts.trained_as is None:
+        return "cannot be trained yet"
+    return "can be trained" if facts.trainable else f"trained as {facts.trained_as}"
 
 
 if __name__ == "__main__":

@@ -1,47 +1,44 @@
-"""Detect objects in whatever comes from a camera, stream, video, folder or the demo: ``edgekit run``.
+"""Detect objects in whatever comes from cameras, streams, videos, folders or the demo: ``edgekit run``.
 
-source -> newest frame -> pipeline -> sinks. Data goes to stdout as JSON lines, everything else to stderr.
+sources -> newest frames -> pipeline -> tracks -> sinks. Data goes to stdout as JSON lines, everything else to stderr.
 """
 
 from __future__ import annotations
 
 import logging
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli import Program
+from edgekit.cli import Attempts, Program
 
 if TYPE_CHECKING:
-    from edgekit.cameras import Source
-    from edgekit.pipeline import Pipeline
-    from edgekit.sinks import Sink
+    from edgekit.live.feeds import Feeds
     from edgekit.sinks.summary import Summary
 
 log = logging.getLogger("edgekit")
-
-SLIDES_PER_S = 2.0
-"""Frame rate of a video saved from pictures."""
-
-LIVE_FPS = 15.0
-"""Frame rate of a video saved from a live source that does not state its own."""
 
 
 @click.command(cls=Program)
 @click.argument("bundle", required=False)
 @click.option("-m", "--model", metavar="BUNDLE", help="The same as the argument BUNDLE.")
 @click.option(
-    "--source", metavar="URI", help="Camera index, rtsp:// or http:// URL, video, folder, glob, picture, or demo."
-)
-@click.option("--camera", type=click.IntRange(min=0), metavar="N", help="Camera index; the same as --source N.")
+    "--source", "sources", metavar="[NAME=]URI", multiple=True,
+    help="usb://0, csi://0, rtsp:// or http:// URL, stdin://, video, folder, glob, picture, or demo. May be repeated.",
+)  # fmt: skip
+@click.option("--camera", type=click.IntRange(min=0), metavar="N", help="USB camera; the same as --source usb://N.")
 @click.option("--loop", is_flag=True, help="Start again at the end of a video, folder or the demo.")
+@click.option(
+    "--retries", type=Attempts(), metavar="N|forever",
+    help="Attempts to open a camera or stream, then exit 4.  [default: at the start none, forever afterwards]",
+)  # fmt: skip
+@click.option("--max-age-ms", type=click.FloatRange(0, min_open=True), help="Drop a camera's frames that are older.")
 @click.option(
     "--engine", default="auto", show_default=True,
     help="auto, native, tflite, openvino, onnxruntime, tflite-sparse and so on, or torch.",
@@ -49,7 +46,10 @@ LIVE_FPS = 15.0
 @click.option(
     "--threads", type=click.IntRange(min=1), help="CPU threads.  [default: the bundle's, at most the processors]"
 )
-@click.option("--mask", default="omg", show_default=True, help="Where to look: omg, off, tracks, FILE.json, a+b, a&b.")
+@click.option(
+    "--mask", default="omg", show_default=True,
+    help="Where to look: omg, off, motion, tracks, roi(ZONES.json), and a|b, a&b, (a) of them.",
+)  # fmt: skip
 @click.option(
     "--mask-every", type=click.IntRange(min=1), default=1, show_default=True, metavar="N",
     help="Keep a mask for up to N frames while nothing moves outside it: for fixed cameras.",
@@ -59,124 +59,127 @@ LIVE_FPS = 15.0
     help="Keep a cell active for N more frames: for cameras on which objects flicker.",
 )  # fmt: skip
 @click.option(
+    "--keyframe", "keyframe_s", type=click.FloatRange(0, min_open=True), metavar="S",
+    help="Look at the whole every S seconds, sooner where that finds what the mask missed: for motion and tracks.",
+)  # fmt: skip
+@click.option("--track/--no-track", "follow", default=None, help="Follow objects.  [default: if anything needs it]")
+@click.option("--zones", metavar="FILE.json", help="Zones and lines whose events are wanted; --view draws in it.")
+@click.option("--dwell", "dwell_s", type=float, default=10.0, show_default=True, metavar="S", help="Long in a zone.")
+@click.option(
     "--conf", "--threshold", type=click.FloatRange(0, 1), help="Lowest score to report.  [default: as the bundle says]"
 )
 @click.option("--iou", type=click.FloatRange(0, 1), help="Overlap at which one of two boxes of a class is dropped.")
 @click.option("--jsonl", default="-", show_default=True, help="Where JSON lines go: - is stdout; a FILE; off.")
-@click.option(
-    "--save", type=click.Path(dir_okay=False, path_type=Path), help="Annotated video: .mp4, .mkv, .webm or .avi."
-)
+@click.option("--save", metavar="FILE", help="Annotated video: .mp4, .mkv, .webm or .avi.")
+@click.option("--record", metavar="DIR", help="Keep raw frames: to train or calibrate with.")
+@click.option("--record-every", "record_every_s", type=float, metavar="S", help="Every S seconds, besides on motion.")
+@click.option("--record-mb", type=float, default=1000.0, show_default=True, help="The oldest make room for new ones.")
+@click.option("--view", metavar="[HOST:]PORT", help="Browser page with the picture, charts and an editor of zones.")
+@click.option("--metrics", metavar="[HOST:]PORT", help="/metrics for Prometheus, and /healthz; the page has both too.")
+@click.option("--mqtt", metavar="URL", help="mqtt[s]://[USER@]HOST[:PORT][/PREFIX]; password: EDGEKIT_MQTT_PASSWORD.")
+@click.option("--mqtt-ca", type=click.Path(path_type=Path), metavar="FILE", help="Certificates for mqtts://.")
+@click.option("--webhook", metavar="URL", help="Where events are posted; signed if EDGEKIT_WEBHOOK_KEY is set.")
 @click.option("--max-frames", type=click.IntRange(min=1), help="Stop after so many frames.")
 def main(
-    bundle: str | None,
-    model: str | None,
-    source: str | None,
-    camera: int | None,
-    loop: bool,
-    engine: str,
-    threads: int | None,
-    mask: str,
-    mask_every: int,
-    mask_hold: int,
-    conf: float | None,
-    iou: float | None,
-    jsonl: str,
-    save: Path | None,
-    max_frames: int | None,
-) -> None:
+    bundle: str | None, model: str | None, sources: tuple[str, ...], camera: int | None, loop: bool,
+    retries: float | None, max_age_ms: float | None, engine: str, threads: int | None, conf: float | None,
+    iou: float | None, max_frames: int | None, **settings: Any,
+) -> int:  # fmt: skip
     """Detect objects in every frame of a source with BUNDLE: a bundle, a checkpoint, or `default`.
 
     \b
     edgekit run --source demo --save demo.mp4
     edgekit run detector.edgekit --camera 0 --jsonl - | jq -c '[.frame, .detections]'
-    edgekit run --source 'rtsp://user:password@host/stream' --mask driveway.json --jsonl events.jsonl
+    edgekit run --source 'rtsp://user:password@host/stream' --mask 'motion | tracks' --keyframe 2 --view 8080
+    edgekit run --source gate=usb://0 --source yard=rtsp://host/stream --zones '{camera}.json' --mqtt mqtt://broker
 
     A camera or stream gives its newest frame each time; a video or folder gives every frame. Ctrl-C ends the run and
-    completes its files.
+    completes its files. {camera} in the name of a file is the name of the camera.
     """
     from edgekit.cameras import open_source
-    from edgekit.masks.reuse import on_video
-    from edgekit.pipeline import open_pipeline
+    from edgekit.live.camera import Camera, Watching, check_one_each, name_sources
+    from edgekit.live.feeds import Feeds
+    from edgekit.live.memory import steady_memory
+    from edgekit.live.outputs import Outputs, Wanted
+    from edgekit.live.watchdog import Watchdog
+    from edgekit.metrics.layers import FrameMacs
+    from edgekit.pipeline import open_pipeline, resolve_model
     from edgekit.sinks.summary import Summary
 
-    model_name, source_name = _what_to_run(bundle, model, source, camera)
-    _keep_input(source_name, save)
+    model_name, texts = _what_to_run(bundle, model, sources, camera)
+    named = name_sources(texts)
+    max_age_s = None if max_age_ms is None else max_age_ms / 1e3
+    wanted = Wanted(**{field.name: settings[field.name] for field in fields(Wanted)})
+    for option in ("save", "record", "zones"):
+        check_one_each(f"--{option}", settings[option], len(named))
+    _keep_input([source for _, source in named], wanted.save)
+    needs_tracks = any(settings[key] for key in ("zones", "mqtt", "webhook", "view")) or "tracks" in settings["mask"]
+    if settings["follow"] is None:
+        settings["follow"] = needs_tracks
+    watching = Watching(score=conf, **{f.name: settings[f.name] for f in fields(Watching) if f.name != "score"})
     with ExitStack() as stack:
         stack.enter_context(_ends_once())
-        frames = stack.enter_context(open_source(source_name, loop=loop))
-        pipeline = open_pipeline(model_name, engine=engine, mask=mask, threads=threads)
-        pipeline = pipeline.with_mask(on_video(pipeline.mask_source, every=mask_every, hold=mask_hold))
+        stack.enter_context(steady_memory())
+        opened = [
+            stack.enter_context(open_source(source, loop=loop, retries=retries, max_age_s=max_age_s))
+            for _, source in named
+        ]
+        pipeline = open_pipeline(model_name, engine=engine, threads=threads)
         if iou is not None:
             pipeline.spec = replace(pipeline.spec, nms_iou=iou)
-        log.info("%s on %s, mask %s", model_name, pipeline.engine_name, mask)
-        summary = Summary(pipeline.classes)
-        stack.callback(lambda: _report(summary, frames))  # runs last but for the source: after the files are complete
-        sinks = _open_sinks(stack, pipeline, frames, jsonl=jsonl, save=save)
-        for frame in frames:
-            result = pipeline.process(frame.image, frame.truth_xyxy, conf)
+        log.info("%s on %s, mask %s", model_name, pipeline.engine_name, watching.mask)
+        cameras = [Camera(name, one, pipeline, watching) for (name, _), one in zip(named, opened, strict=True)]
+        feeds = Feeds([(one.source, one.prepare) for one in cameras], max_age_s=max_age_s)
+        summary, watchdog = Summary(pipeline.classes), Watchdog()
+        stack.callback(lambda: _report(summary, feeds))  # runs last but for the sources: after the files are complete
+        outputs = stack.enter_context(
+            Outputs(wanted, cameras, feeds, pipeline.spec, macs=FrameMacs(resolve_model(model_name, engine=engine)))
+        )
+        stack.enter_context(feeds)
+        watchdog.ready()
+        for index, prepared in feeds:
+            frame, result = prepared.frame, cameras[index].detect(prepared)
             summary.write(frame, result)
-            for sink in sinks:
-                sink.write(frame, result)
+            outputs.write(frame, result)
+            watchdog.pet(age_s=frame.age_s if cameras[index].source.live else 0.0)
             if summary.frames == max_frames:
                 break
+        watchdog.stopping()
+    return 0 if outputs.complete else 1
 
 
-def _what_to_run(bundle: str | None, model: str | None, source: str | None, camera: int | None) -> tuple[str, str]:
-    """The model and the source, from the four ways to say them."""
+def _what_to_run(
+    bundle: str | None, model: str | None, sources: tuple[str, ...], camera: int | None
+) -> tuple[str, list[str]]:
+    """The model and the sources, from the four ways to say them."""
     from edgekit.cameras import is_source_name
     from edgekit.errors import UsageError
 
     if bundle is not None and model is not None:
         raise UsageError(f"two models were given, {bundle!r} and {model!r}: leave one out")
-    if source is not None and camera is not None:
-        raise UsageError(f"two sources were given, --source {source} and --camera {camera}: leave one out")
     model = bundle if bundle is not None else model
-    source = str(camera) if camera is not None else source
-    if source is None and model is not None and is_source_name(model) and not Path(model).exists():
-        model, source = None, model  # `edgekit run demo`
-    if source is None:
+    wanted = [*sources, *([] if camera is None else [f"usb://{camera}"])]
+    if not wanted and model is not None and is_source_name(model) and not Path(model).exists():
+        return "default", [model]  # `edgekit run demo`
+    if not wanted:
         raise UsageError(
             "no source was given: where should frames come from?\n"
             "Try: edgekit run --source demo; or --camera 0, or --source FILE, FOLDER or URL"
         )
-    return model or "default", source
+    return model or "default", wanted
 
 
-def _keep_input(source: str, save: Path | None) -> None:
-    """Refuse to replace the video that is being read by the annotated one."""
+def _keep_input(sources: list[str], save: str | None) -> None:
+    """Refuse to replace a video that is being read by the annotated one."""
     from edgekit.errors import UsageError
 
-    if save is not None and save.exists() and Path(source).exists() and save.samefile(source):
-        raise UsageError(f"--save {save} is the source itself: choose another name")
+    for source in map(Path, sources):
+        if save is not None and Path(save).exists() and source.exists() and source.samefile(save):
+            raise UsageError(f"--save {save} is the source itself: choose another name")
 
 
-def _open_sinks(stack: ExitStack, pipeline: Pipeline, source: Source, *, jsonl: str, save: Path | None) -> list[Sink]:
-    """The sinks that were asked for; the stack closes them."""
-    from edgekit.opencv import require_opencv
-    from edgekit.sinks.jsonl import JsonLines
-    from edgekit.sinks.status import StatusLine
-
-    sinks: list[Sink] = []
-
-    def add(sink: Sink) -> None:
-        stack.callback(sink.close)
-        sinks.append(sink)
-
-    if save is not None:
-        require_opencv("write a video")
-        from edgekit.sinks.video import VideoWriter
-
-        fps = source.fps or (LIVE_FPS if source.live else SLIDES_PER_S)
-        add(VideoWriter(save, pipeline.spec, fps=fps, live=source.live))
-    if jsonl != "off":
-        add(JsonLines(jsonl, pipeline.classes))
-    if jsonl != "-" or not sys.stdout.isatty():  # on one terminal the lines and the status would overwrite each other
-        add(StatusLine(sys.stderr, pipeline.classes))
-    return sinks
-
-
-def _report(summary: Summary, source: Source) -> None:
-    for line in summary.lines(dropped=source.dropped):
+def _report(summary: Summary, feeds: Feeds[Any]) -> None:
+    for line in summary.lines(dropped=feeds.dropped(), live=feeds.live):
         log.info("%s", line)
 
 

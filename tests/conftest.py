@@ -47,6 +47,12 @@ def tiny() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def tiny_detr() -> ModuleType:
+    """``tests/tiny_detr.py``: a Sparse DETR in miniature and what it says of a picture."""
+    return _beside("tiny_detr")
+
+
+@pytest.fixture(scope="session")
 def tiny_yolox() -> ModuleType:
     """``tests/tiny_yolox.py``: writes a YOLOX in miniature as ncnn files."""
     return _beside("tiny_yolox")

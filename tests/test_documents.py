@@ -15,7 +15,7 @@ from edgekit.exporters.parity_limits import PARITY_LIMITS
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "scripts" / "readme_tables.py"
 README = (ROOT / "README.md").read_text()
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/model-card.md"]
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/model-card.md", "docs/outputs.md"]
 
 
 def test_tables_are_fresh() -> None:

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from edgekit.boxes import iou_matrix, nms
 from edgekit.data.letterbox import Letterboxed, letterbox
+from edgekit.decoding.one_stage import VOTING_SCORE, postprocess, sigmoid
 from edgekit.detections import Detections
 from edgekit.masks.pyramid import Mask
 from edgekit.models.anchors import anchor_boxes, anchor_mask, decode
-from edgekit.pipeline import VOTING_SCORE, postprocess, sigmoid
 from edgekit.sparse import _native
 from edgekit.spec import DetectorSpec
 

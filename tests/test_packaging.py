@@ -116,7 +116,8 @@ def test_the_runtime_stays_light() -> None:
 
 
 def test_extras_are_named_after_goals() -> None:
-    assert set(EXTRAS) == {"train", "export", "tflite", "tensorflow", "openvino", "onnx", "camera", "demo", "test"}
+    engines = {"tflite", "tensorflow", "openvino", "onnx"}
+    assert set(EXTRAS) == engines | {"train", "export", "camera", "demo", "mqtt", "view", "metrics", "test"}
 
 
 def test_every_torch_is_capped() -> None:

@@ -20,9 +20,12 @@ from edgekit.backends.of_bundle import default_threads
 from edgekit.bundle import open_bundle
 from edgekit.bundle.manifest import GRAPH_FORMATS
 from edgekit.data.letterbox import letterbox
+from edgekit.decoding.one_stage import postprocess
 from edgekit.errors import EngineError, UsageError
+from edgekit.masks.pyramid import Mask
+from edgekit.masks.sources import MaskInput, off
 from edgekit.models.anchors import anchor_boxes
-from edgekit.pipeline import Pipeline, open_pipeline, postprocess, resolve_model
+from edgekit.pipeline import Pipeline, open_pipeline, resolve_model
 
 pytest.importorskip("onnxruntime", reason="the tiny bundle runs on onnxruntime")
 pytest.importorskip("onnx", reason="the tiny bundle is made with onnx")
@@ -302,3 +305,17 @@ def test_tracks_follow_what_the_frame_before_had(bundle: Path, tiny: ModuleType)
     assert (second.mask >= first.mask).all()
     assert second.mask.sum() > 2
     assert pipeline.with_mask("omg+tracks").process(tiny.picture()).mask.sum() == 2, "another stream starts anew"
+
+
+def test_a_mask_source_is_told_of_tracks_and_time(bundle: Path) -> None:
+    told = []
+
+    def source(frame: MaskInput) -> Mask:
+        told.append((frame.tracks, frame.time_s))
+        return off(frame)
+
+    pipeline = open_pipeline(bundle).with_mask(source)
+    picture, expected = np.zeros((50, 60, 3), np.uint8), np.array([[1, 2, 30, 40]], np.float32)
+    pipeline.process(picture)
+    pipeline.process(picture, tracks=expected, time_s=12.5)
+    assert told == [(None, None), (expected, 12.5)]

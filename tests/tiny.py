@@ -31,7 +31,7 @@ SPEC = DetectorSpec(
         AnchorLevel(rows=4, columns=4, sizes=((16.0, 16.0),)),
         AnchorLevel(rows=2, columns=2, sizes=((32.0, 32.0),)),
     ),
-    mask_grid=4,
+    mask_grid=(4, 4),
     vote_iou=1.0,  # scores come out as they are drawn
 )
 OMG_WEIGHTS = np.array([[4.0, 0.0, 4.0]], np.float32)  # [1, 3]

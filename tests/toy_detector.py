@@ -72,7 +72,9 @@ def _fit(model: MaskedDetector) -> None:
         pictures = [draw(generator) for _ in range(BATCH)]
         images = torch.from_numpy(np.stack([picture[0] for picture in pictures]).astype(np.float32))
         images = ((images - 128) / 128).permute(0, 3, 1, 2)
-        masks = [boxes_to_mask(boxes, grid=SIZE // 16, height=SIZE, width=SIZE) for _, boxes, _ in pictures]
+        masks = [
+            boxes_to_mask(boxes, grid=(SIZE // 16, SIZE // 16), height=SIZE, width=SIZE) for _, boxes, _ in pictures
+        ]
         grid = torch.from_numpy(np.stack(masks).astype(np.float32)[:, None])
         active = torch.from_numpy(np.stack([anchor_mask(model.spec, mask) for mask in masks]))
         targets = [_targets(anchors, boxes, classes) for _, boxes, classes in pictures]

@@ -32,7 +32,9 @@ from edgekit.cli import Program
     default="default",
     show_default=True,
     metavar="FILE|default|none",
-    help="Start from a checkpoint .pt, an ImageNet MobileNetV2 .tflite, the shipped detector, or random weights.",
+    help="Start from a checkpoint .pt, an ImageNet MobileNetV2 .tflite, a published PVANet .caffemodel, a published "
+    "Sparse DETR or ResNet-50 .pth, the shipped detector (other models take its mask network, DETRs on MobileNetV2 its "
+    "trunk too), or random weights.",
 )
 @click.option("--resume", is_flag=True, help="Go on from OUTPUT/last.pt, exactly where it was saved.")
 @click.option("--epochs", type=int, help="Passes over the training pictures.")
@@ -40,13 +42,19 @@ from edgekit.cli import Program
 @click.option(
     "--imgsz", "--input-size", "imgsz", type=int, help="One input size for all epochs, instead of the recipe's sizes."
 )
+@click.option("--width-multiplier", type=float, help="Channels of a PVANet over those of the published network.")
+@click.option(
+    "--token-share",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Share of the tokens that a DETR's encoder refines; 1 is a dense encoder.",
+)
 @click.option("--learning-rate", "--lr", "learning_rate", type=float, help="Peak learning rate.")
 @click.option("--optimiser", type=click.Choice(["adamw", "sgd"]))
-@click.option("--schedule", type=click.Choice(["cosine", "plateau"]))
+@click.option("--schedule", type=click.Choice(["cosine", "steps", "plateau", "plateau-loss"]))
 @click.option(
     "--parts",
-    type=click.Choice(["both", "omg", "detector"]),
-    help="Which networks learn, e.g. only the mask network (omg) for a new camera.",
+    type=click.Choice(["both", "omg", "detector", "head"]),
+    help="Which networks learn, e.g. only the mask network (omg) for a new camera, or only a PVANet's RoI head.",
 )
 @click.option(
     "--masks",
@@ -97,7 +105,7 @@ def main(
         shipped = find_folder("training") / "recipes" / f"{model}.toml"
         recipe = shipped if shipped.is_file() else None
     if imgsz is not None:
-        overrides["sizes"] = ((0.0, imgsz),)
+        overrides |= {"sizes": ((0.0, imgsz),), "multi_scale": ()}
     config = load_config(recipe, {"model": model, **overrides})
     run = open_run(
         config, data=data, output=output, weights=weights, resume=resume, device=device, threads=threads, limit=limit

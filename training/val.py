@@ -144,6 +144,8 @@ def _with_counters(path: Path, pipeline: Pipeline, threads: int) -> tuple[Pipeli
     from edgekit.models.checkpoint import load_checkpoint
 
     watched = load_checkpoint(path).model
+    if watched.spec.kind != "one_stage":
+        raise UsageError(f"--zeros counts what one-stage detectors compute, and {path} is a {watched.spec.model}")
     omg, detector = load_pair(watched, threads=threads)
     counters: list[ActivationStatistics | None] = [ActivationStatistics(watched), ActivationStatistics(watched)]
     return Pipeline(pipeline.spec, omg, detector, pipeline.mask_source), counters

@@ -72,6 +72,19 @@ def check_inputs(engine: str, graph: str, inputs: Tensors, expected: Mapping[str
             )
 
 
+def check_outputs(engine: str, graph: str, outputs: Tensors, expected: Mapping[str, tuple[int | None, ...]]) -> Tensors:
+    """``outputs``, if it has the shapes ``expected``, in which None is any size; else raise :class:`EngineError`."""
+    for name, shape in expected.items():
+        got = outputs[name].shape if name in outputs else ()
+        if len(got) != len(shape) or any(side not in (None, found) for side, found in zip(shape, got, strict=True)):
+            wanted = ", ".join("any" if side is None else str(side) for side in shape)
+            raise EngineError(
+                f"{engine}: output {name!r} of {graph} should have the shape [{wanted}], got {list(got) or 'none'}.\n"
+                "The graph and the bundle's specification do not belong together; export again with: edgekit export"
+            )
+    return outputs
+
+
 def check_finite(engine: str, graph: str, outputs: Tensors) -> Tensors:
     """``outputs``, unless a value is NaN or infinite: then raise :class:`EngineError` naming tensor and graph."""
     for name, values in outputs.items():

@@ -116,7 +116,16 @@ class NativeEngine:
             image = np.ascontiguousarray(image, np.uint8 if image.dtype == np.uint8 else np.float32)
             mask = np.ascontiguousarray(inputs["mask"][0, 0] != 0, np.uint8) if "mask" in self._inputs else None
             results = self._engine.run(image, mask)
-        return check_finite("native", self._graph, {name: _shaped(name, values) for name, values in results.items()})
+        return check_finite(
+            "native", self._graph, {name: self._shaped(name, values) for name, values in results.items()}
+        )
+
+    def _shaped(self, name: str, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The program's [A, K] as the protocol's [1, A, K], or [1, 1, G, G] where it is a map of cells."""
+        if name != "objectness":
+            return values[None]
+        height, width, _ = self._engine.image_shape
+        return values.reshape(1, 1, round((len(values) * height / width) ** 0.5), -1)
 
 
 def _reason(error: Exception) -> str:
@@ -131,10 +140,3 @@ def _version() -> list[str]:
         return [importlib.metadata.version("edgekit-vision")]
     except importlib.metadata.PackageNotFoundError:
         return []
-
-
-def _shaped(name: str, values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The program's [A, K] as the protocol's [1, A, K], or [1, 1, G, G] where it is a map of cells."""
-    if name == "objectness":
-        return values.reshape(1, 1, int(len(values) ** 0.5), -1)
-    return values[None]

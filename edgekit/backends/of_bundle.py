@@ -6,8 +6,8 @@ import logging
 
 from edgekit.backends import REGION, Engine, engine_problem, load_engine, usable_engines
 from edgekit.backends.by_share import ByShare
+from edgekit.backends.two_stage import join
 from edgekit.bundle import Bundle
-from edgekit.bundle.listed import GRAPHS
 from edgekit.bundle.sparse_part import NATIVE, BreakEven
 from edgekit.errors import UsageError
 from edgekit.profiling.machine import cpu_model, usable_cores
@@ -46,10 +46,11 @@ def load_graphs(bundle: Bundle, *, engine: str, threads: int) -> tuple[Engine, E
     # Settings are those of dense graphs: a region is one operator, which runs on the CPU whatever the provider.
     settings = manifest.engine_options.get(engine, {}) if engine in manifest.engines else {}
     options = {**settings, "precision": manifest.precision_of(engine)}
-    omg, detector = (
-        load_engine(engine, bundle.graph(name, engine), threads=threads, options=options) for name in GRAPHS
-    )
-    return omg, detector
+    loaded = {
+        name: load_engine(engine, bundle.graph(name, engine), threads=threads, options=options)
+        for name in manifest.spec.graphs
+    }
+    return loaded["omg"], join(loaded, manifest.spec)
 
 
 def load_best(bundle: Bundle, *, threads: int) -> tuple[Engine, Engine]:

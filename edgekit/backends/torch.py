@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgekit.backends import Tensors
+from edgekit.backends import Engine, Tensors
 from edgekit.backends.boundary import RUNNING, check_finite, translated
+from edgekit.backends.two_stage import join
 
 if TYPE_CHECKING:
     from torch import nn
@@ -17,22 +18,37 @@ if TYPE_CHECKING:
     from edgekit.models.masked_detector import MaskedDetector
 
 
-def load_pair(model: MaskedDetector, *, threads: int) -> tuple[TorchEngine, TorchEngine]:
+def load_pair(model: MaskedDetector, *, threads: int) -> tuple[Engine, Engine]:
     """The engines (omg, detector) of ``model``, which must be in evaluation mode and stays shared with the caller.
+
+    But for the head of a two-stage detector, which is a copy as it is now. A DETR gives ``class_logits`` [1, Q, C] and
+    ``boxes`` [1, Q, 4] (``edgekit.decoding.detr``).
 
     Raises:
         ValueError: ``model`` is in training mode, where batch norm would depend on the batch.
     """
-    return (
-        TorchEngine(model.omg, "omg", inputs=("image",), outputs=("objectness",), threads=threads),
-        TorchEngine(
-            model.detector,
-            "detector",
-            inputs=("image", "mask"),
-            outputs=("class_logits", "box_offsets"),
-            threads=threads,
-        ),
-    )
+    spec, both = model.spec, ("image", "mask")
+    omg = TorchEngine(model.omg, "omg", inputs=("image",), outputs=("objectness",), threads=threads)
+    if spec.kind == "one_stage":
+        outputs = ("class_logits", "box_offsets")
+        return omg, TorchEngine(model.detector, "detector", inputs=both, outputs=outputs, threads=threads)
+    if spec.kind == "detr":
+        from edgekit.models.masked_detr import DetrGraph
+
+        graph = DetrGraph(model.detr, spec)
+        return omg, TorchEngine(graph, "detector", inputs=both, outputs=("class_logits", "boxes"), threads=threads)
+    from edgekit.models.pvanet import HeadSites, SharedRows
+    from edgekit.models.pvanet_layers import fold
+
+    network = model.two_stage
+    shared = SharedRows(network).eval()
+    head = HeadSites(fold(network.head)).eval()
+    outputs_shared, outputs_head = ("rpn_logits", "rpn_deltas", "features"), ("roi_logits", "roi_deltas")
+    parts = {
+        "shared": TorchEngine(shared, "shared", inputs=both, outputs=outputs_shared, threads=threads),
+        "head": TorchEngine(head, "head", inputs=both, outputs=outputs_head, threads=threads),
+    }
+    return omg, join(parts, spec)
 
 
 class TorchEngine:

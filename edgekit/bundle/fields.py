@@ -45,6 +45,7 @@ class Fields:
             raise BundleError(f"{where}: unknown key {short(unknown[0])}; the keys are {', '.join(sorted(known))}")
         self.value: dict[str, Any] = value
         self.where = where
+        self.known = tuple(value if known is None else known)
 
     def path(self, key: str) -> str:
         """How messages call the field ``key``."""

@@ -4,7 +4,9 @@ The steps are compared one by one, so that a difference is reported where it ari
 mask, then, behind the *recorded* mask, the scores and boxes of the recorded candidates, and the final detections.
 Scores and boxes are compared before suppression, because it may pick another of two nearly equal boxes.
 
-G mask grid, A anchors, C classes, K candidates.
+A detector that proposes regions classifies the recorded ones; what it proposes itself shows in the detections.
+
+G mask grid, R regions, K candidates.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.boxes import iou_matrix
+from edgekit import decoding
+from edgekit.boxes import Boxes, iou_matrix
 from edgekit.bundle.golden_files import (
     INPUT,
     OUTPUT,
@@ -30,17 +33,17 @@ from edgekit.bundle.reading import Bundle, open_bundle
 from edgekit.bundle.writing import BundleWriter
 from edgekit.data.letterbox import letterbox
 from edgekit.data.picture_file import encode_png
+from edgekit.decoding import Candidates
 from edgekit.detections import Detections
-from edgekit.errors import EngineError, MissingDependencyError, SparseProgramError
+from edgekit.errors import BundleError, EngineError, MissingDependencyError, SparseProgramError
 from edgekit.masks.pyramid import Mask
 from edgekit.masks.sources import MaskInput, omg
-from edgekit.models.anchors import anchor_boxes, anchor_mask, decode
 
 if TYPE_CHECKING:
     from edgekit.pipeline import Pipeline
 
 CANDIDATES = 32
-"""How many of the best (anchor, class) pairs are recorded."""
+"""How many of the best pairs of an anchor, or a region, and a class are recorded."""
 
 TOLERANCES = {
     "fp32": Tolerance(objectness=0.002, mask_cells=1, score=0.002, box_px=0.25),
@@ -115,14 +118,11 @@ class _Run:
     mask: Mask
     """[G, G] by the OMG network."""
 
-    active: NDArray[np.bool_]
-    """[A] anchors that the detector saw."""
+    candidates: Candidates
+    """Behind the mask that the detector saw; of the recorded regions, where there are any."""
 
-    scores: NDArray[np.float32]
-    """[A, C] in 0..1."""
-
-    boxes: NDArray[np.float32]
-    """[A, 4] xyxy in input pixels."""
+    rois: Boxes | None
+    """[R, 4] what a two-stage detector proposed by itself."""
 
     detections: Detections
     """Over half the score threshold, in input pixels."""
@@ -139,16 +139,17 @@ def write_golden(
     spec = pipeline.spec
     picture = letterbox(image_rgb, height=spec.height, width=spec.width).image
     run = _run(pipeline, picture, None)
-    ranked = np.argsort(-np.where(run.active[:, None], run.scores, -1), axis=None, kind="stable")
-    best = ranked[: min(CANDIDATES, np.count_nonzero(run.active) * len(spec.classes))]
-    anchors, classes = np.unravel_index(best, run.scores.shape)
+    found = run.candidates
+    best = np.argsort(-found.scores, axis=None, kind="stable")[:CANDIDATES]
+    rows, classes = np.unravel_index(best, found.scores.shape)
     recording = Recording(
         objectness=run.objectness,
         mask=run.mask,
-        anchors=anchors,
+        anchors=found.places[rows] if run.rois is None else None,
+        rois=None if run.rois is None else run.rois[rows],
         class_ids=classes,
-        scores=run.scores[anchors, classes],
-        boxes=run.boxes[anchors],
+        scores=found.scores[rows, classes],
+        boxes=found.box_of(rows, classes),
         detections=run.detections,
     )
     writer.add_bytes(INPUT, encode_png(picture))
@@ -199,7 +200,10 @@ def _check(bundle: Bundle, engine: str, threads: int) -> EngineCheck:
     pipeline = pipeline_of(bundle, engine=engine, threads=threads)
     golden = bundle.manifest.golden_of(engine)
     recording, limits = read_recording(bundle, golden), golden.tolerance
-    run = _run(pipeline, read_picture(bundle, golden), recording.mask)
+    run = _run(pipeline, read_picture(bundle, golden), recording)
+    found, classes = run.candidates, recording.class_ids
+    detr = bundle.manifest.spec.kind == "detr"
+    rows = _nearest_rows(recording, found) if detr else _rows_of(recording, found, golden.output)
     sure = bundle.manifest.spec.score_threshold + limits.score
     check = EngineCheck(
         engine=engine,
@@ -208,36 +212,56 @@ def _check(bundle: Bundle, engine: str, threads: int) -> EngineCheck:
         tolerance=limits,
         objectness=_largest(run.objectness - recording.objectness),
         mask_cells=int(np.count_nonzero(run.mask != recording.mask)),
-        score=_largest(run.scores[recording.anchors, recording.class_ids] - recording.scores),
-        box_px=_largest(run.boxes[recording.anchors] - recording.boxes),
+        score=_largest(found.scores[rows, classes] - recording.scores),
+        box_px=_largest(found.box_of(rows, classes) - recording.boxes),
         unmatched=_unmatched(recording.detections, run.detections, sure)
         + _unmatched(run.detections, recording.detections, sure),
     )
     return check if _within(check, limits) else replace(check, status="failed")
 
 
-def _run(pipeline: Pipeline, picture: NDArray[np.uint8], mask: Mask | None) -> _Run:
-    """Run ``picture`` [H, W, 3]; the detector sees ``mask``, or the one of the OMG network where that is None.
+def _rows_of(recording: Recording, found: Candidates, where: str) -> NDArray[np.int64]:
+    """[K] the rows of ``found`` that were recorded: its places ascend, and recorded regions are all that it has."""
+    if recording.anchors is None:
+        return np.arange(len(recording.class_ids))
+    rows = np.minimum(np.searchsorted(found.places, recording.anchors), len(found.places) - 1)
+    if not np.array_equal(found.places[rows], recording.anchors):
+        raise BundleError(
+            f"{where}: candidates.anchors has one that the recorded mask leaves out; copy the bundle again"
+        )
+    return rows
+
+
+def _nearest_rows(recording: Recording, found: Candidates) -> NDArray[np.int64]:
+    """[K] the queries of ``found`` that are most like those recorded; their order is an accident of engines."""
+    boxes = np.abs(found.boxes[:, 0][None] - recording.boxes[:, None]).max(axis=2)  # [K, N], pixels
+    scores = np.abs(found.scores.T[recording.class_ids] - recording.scores[:, None])
+    distance = boxes / max(1.0, float(boxes.max(initial=0))) + scores
+    return np.asarray(distance.argmin(axis=1), np.int64)
+
+
+def _run(pipeline: Pipeline, picture: NDArray[np.uint8], recording: Recording | None) -> _Run:
+    """Run ``picture`` [H, W, 3]; the detector sees the recorded mask, or the one of the OMG network where that is None.
 
     An empty mask would leave the detector untested, so then it sees everything.
     """
-    from edgekit.pipeline import postprocess, sigmoid
 
     spec = pipeline.spec
     letterboxed = letterbox(picture, height=spec.height, width=spec.width)
     image = pipeline.input_tensor(letterboxed)
     objectness = pipeline.objectness(image)
     own = omg(MaskInput(letterboxed=letterboxed, spec=spec, objectness=lambda: objectness))
-    seen = own if mask is None else mask
+    seen = own if recording is None else recording.mask
     seen = seen if seen.any() else np.ones_like(seen)
-    logits, offsets = pipeline.detect(image, seen)
+    raw = pipeline.detect(image, seen)
+    # Proposals that two engines rank differently would compare one region with another.
+    again = raw if recording is None or recording.rois is None else pipeline.detect(image, seen, rois=recording.rois)
     return _Run(
         objectness=objectness,
         mask=own,
-        active=anchor_mask(spec, seen),
-        scores=sigmoid(logits[0]),
-        boxes=decode(spec, anchor_boxes(spec), offsets[0]),
-        detections=postprocess(spec, logits, offsets, seen, letterboxed, spec.score_threshold / 2),
+        candidates=decoding.candidates(spec, again, seen),
+        rois=raw.get("rois"),
+        detections=decoding.detections(spec, raw, seen, letterboxed, spec.score_threshold / 2),
     )
 
 

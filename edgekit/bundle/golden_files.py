@@ -1,7 +1,8 @@
 """The golden files of a bundle: a PNG of the letterboxed input, and what the model made of it.
 
 ``golden_output.json`` has ``objectness``, G rows of G probabilities; ``mask``, G strings of 0 and 1; ``candidates``,
-the K best (anchor, class) pairs with ``anchors``, ``class_ids``, ``scores`` and ``boxes_xyxy``; and ``detections``
+the K best (anchor, class) pairs with ``anchors``, or ``rois_xyxy`` where regions are classified, ``class_ids``,
+``scores`` and ``boxes_xyxy``; and ``detections``
 with ``boxes_xyxy``, ``scores`` and ``class_ids``, down to half the score threshold, so that a score that moves across
 the threshold finds its partner. Boxes are in input pixels. ``golden_output_sparse.json`` is the same of the sparse
 programs, where a bundle has them beside dense graphs.
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.boxes import Boxes
 from edgekit.bundle.fields import Fields, number, parse_json
 from edgekit.bundle.listed import Golden
 from edgekit.bundle.reading import Bundle
@@ -41,8 +43,11 @@ class Recording:
     mask: Mask
     """[G, G]."""
 
-    anchors: NDArray[np.int64]
-    """[K] anchor of each candidate."""
+    anchors: NDArray[np.int64] | None
+    """[K] anchor of each candidate of a one-stage detector."""
+
+    rois: Boxes | None
+    """[K, 4] region of each candidate of a two-stage one, right and bottom inclusive."""
 
     class_ids: NDArray[np.int64]
     """[K]."""
@@ -79,7 +84,7 @@ def encode_recording(recording: Recording) -> bytes:
         "objectness": _rounded(recording.objectness, 6),
         "mask": ["".join("01"[int(cell)] for cell in row) for row in recording.mask],
         "candidates": {
-            "anchors": recording.anchors.tolist(),
+            **_places(recording),
             "class_ids": recording.class_ids.tolist(),
             "scores": _rounded(recording.scores, 6),
             "boxes_xyxy": _rounded(recording.boxes, 3),
@@ -97,19 +102,23 @@ def read_recording(bundle: Bundle, golden: Golden) -> Recording:
     """The golden output; raises :class:`BundleError` naming the field that is wrong."""
     name, spec = golden.output, bundle.manifest.spec
     root = Fields(parse_json(bundle.file(name).read_bytes(), name), name)
-    grid = spec.mask_grid
-    rows = root.texts("mask", most=grid)
-    if len(rows) != grid or any(len(row) != grid or set(row) - {"0", "1"} for row in rows):
-        raise BundleError(f"{root.path('mask')} must be {grid} rows of {grid} characters 0 and 1")
+    height, width = spec.mask_grid
+    rows = root.texts("mask", most=height)
+    if len(rows) != height or any(len(row) != width or set(row) - {"0", "1"} for row in rows):
+        raise BundleError(f"{root.path('mask')} must be {height} rows of {width} characters 0 and 1")
     candidates, detections = root.child("candidates"), root.child("detections")
     anchors = sum(level.rows * level.columns * len(level.sizes) for level in spec.anchors)
+    anchors = anchors if spec.detr is None else spec.detr.queries
+    places = anchors if spec.two_stage is None else spec.two_stage.proposals
     last_class = len(spec.classes) - 1
-    count = len(candidates.items("scores", most=anchors * len(spec.classes)))
+    count = len(candidates.items("scores", most=places * len(spec.classes)))
+    one_stage, far = spec.two_stage is None, max(spec.height, spec.width)
     found = len(detections.items("scores", most=spec.max_detections))
     return Recording(
-        objectness=_array(root, "objectness", (grid, grid), 0, 1),
+        objectness=_array(root, "objectness", spec.mask_grid, 0, 1),
         mask=np.array([[cell == "1" for cell in row] for row in rows], np.bool_),
-        anchors=_array(candidates, "anchors", (count,), 0, anchors - 1).astype(np.int64),
+        anchors=_array(candidates, "anchors", (count,), 0, anchors - 1).astype(np.int64) if one_stage else None,
+        rois=None if one_stage else _array(candidates, "rois_xyxy", (count, 4), 0, far),
         class_ids=_array(candidates, "class_ids", (count,), 0, last_class).astype(np.int64),
         scores=_array(candidates, "scores", (count,), 0, 1),
         boxes=_array(candidates, "boxes_xyxy", (count, 4), -FAR, FAR),
@@ -119,6 +128,13 @@ def read_recording(bundle: Bundle, golden: Golden) -> Recording:
             class_ids=_array(detections, "class_ids", (found,), 0, last_class).astype(np.int64),
         ),
     )
+
+
+def _places(recording: Recording) -> dict[str, Any]:
+    if recording.rois is not None:
+        return {"rois_xyxy": recording.rois.astype(np.float64).tolist()}  # rounded ones might pool other cells
+    assert recording.anchors is not None
+    return {"anchors": recording.anchors.tolist()}
 
 
 def _rounded(values: NDArray[np.float32], digits: int) -> Any:

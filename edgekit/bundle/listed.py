@@ -9,8 +9,6 @@ from edgekit.bundle.fields import Fields, short
 from edgekit.bundle.paths import check_path
 from edgekit.errors import BundleError, BundleIntegrityError
 
-GRAPHS = ("omg", "detector")
-
 
 @dataclass(frozen=True, kw_only=True)
 class FileEntry:
@@ -47,14 +45,19 @@ class Golden:
 
 
 def read_graphs(fields: Fields, suffix: str, files: Mapping[str, FileEntry]) -> dict[str, str]:
-    """``omg`` and ``detector`` -> path of a listed file that ends in ``suffix``, with its weights if it is OpenVINO's.
+    """Graph name -> path of a listed file that ends in ``suffix``, with its weights if it is OpenVINO's.
+
+    Args:
+        fields: a section whose known keys are the graphs of the spec.
+        suffix: what a path must end in.
+        files: what the manifest lists.
 
     Raises:
         BundleError: a graph is missing, or its path ends in something else.
         BundlePathError: a path leads outside the bundle.
         BundleIntegrityError: a file is not listed.
     """
-    graphs = {name: _listed(fields, name, files) for name in GRAPHS}
+    graphs = {name: _listed(fields, name, files) for name in fields.known}
     for name, path in graphs.items():
         if not path.endswith(suffix):
             raise BundleError(f"{fields.path(name)} must end in {suffix}, got {short(path)}")

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from edgekit.bundle.fields import Fields, number, short
-from edgekit.bundle.listed import GRAPHS, FileEntry, Golden, read_golden, read_graphs
+from edgekit.bundle.listed import FileEntry, Golden, read_golden, read_graphs
 from edgekit.bundle.paths import check_distinct, check_path
 from edgekit.bundle.sparse_part import NATIVE, REGION_ENGINES, SparsePart, program_precision, read_sparse_part
 from edgekit.errors import BundleError
 from edgekit.masks.pyramid import mask_at
-from edgekit.spec import DetectorSpec
+from edgekit.models.pvanet_rois import STRIDE
+from edgekit.spec import TOKEN_STRIDES, DetectorSpec, Detr, TwoStage
 
 FORMAT = "edgekit-bundle"
 VERSION = 1
@@ -32,10 +33,12 @@ GRAPH_FORMATS = {
 PRECISIONS = ("fp32", "fp16", "int8")
 
 MAX_FILES = 64
-MAX_BYTES = 1 << 30
-"""All files of a bundle together; the largest detector planned is a quarter of it."""
+MAX_BYTES = 1 << 31
+"""All files of a bundle together; PVANet 9.0 in fp32, with sparse programs beside its graphs, has half of it."""
 
 MAX_ANCHORS = 1_000_000
+MAX_PROPOSALS = 10_000
+MAX_QUERIES = 10_000
 
 _KEYS = (
     "format",
@@ -88,7 +91,7 @@ class Manifest:
     """CPU threads that suit the target."""
 
     graphs: Mapping[str, str]
-    """``omg`` and ``detector`` -> path of the graph file."""
+    """Graph name (``spec.graphs``) -> path of the graph file."""
 
     engine_options: Mapping[str, Mapping[str, Any]]
     """Engine -> its own settings; each backend checks them."""
@@ -115,7 +118,7 @@ class Manifest:
         return (NATIVE, *self.engines, REGION_ENGINES[self.graph_format])
 
     def graphs_of(self, engine: str) -> Mapping[str, str]:
-        """``omg`` and ``detector`` -> path of the file that ``engine``, one of the choices, runs."""
+        """Graph name (``spec.graphs``) -> path of the file that ``engine``, one of the choices, runs."""
         if self.sparse is None or engine in self.engines:
             return self.graphs
         return self.sparse.programs if engine == NATIVE else self.sparse.regions
@@ -151,22 +154,25 @@ def read_manifest(document: object, where: str = NAME) -> Manifest:
     engines = _engines(root, graph_format)
     files = _files(root.child("files"))
     _check_remarks(root)
+    spec = read_spec(root.get("spec"), root.path("spec"))
     return Manifest(
         name=root.text("name", r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", "a name of letters, digits, '.', '_' and '-'"),
-        spec=read_spec(root.get("spec"), root.path("spec")),
+        spec=spec,
         target=None if root.get("target") is None else root.text("target"),
         graph_format=graph_format,
         precision=root.choice("precision", PRECISIONS),
         engines=engines,
         threads=root.integer("threads", 1, 1024),
-        graphs=read_graphs(root.child("graphs", GRAPHS), suffix, files),
+        graphs=read_graphs(root.child("graphs", spec.graphs), suffix, files),
         engine_options=_engine_options(root.child("engine_options")),
         golden=read_golden(root.child("golden", Golden.__dataclass_fields__), files),
         macs=_macs(root.child("macs")),
         parameters=root.integer("parameters", 0, 10**12),
         files=files,
         document=root.value,
-        sparse=read_sparse_part(root, graph_format=graph_format, suffix=suffix, engines=engines, files=files)
+        sparse=read_sparse_part(
+            root, graphs=spec.graphs, graph_format=graph_format, suffix=suffix, engines=engines, files=files
+        )
         if "sparse" in root.value
         else None,
     )
@@ -188,13 +194,30 @@ def read_spec(value: object, where: str = "spec") -> DetectorSpec:
         root.number(key, 0, 1)
     root.number("mask_threshold_exponent", 0, 100)
     root.integer("max_detections", 1, 100_000)
-    grid = root.integer("mask_grid", 1, 1024)
-    root.integer("mask_dilation", 0, grid)
-    _check_anchors(root, grid)
+    grid = _mask_grid(root)
+    root.integer("mask_dilation", 0, max(grid))
+    if root.value.get("width_multiplier") is not None:
+        root.number("width_multiplier", 1e-3, 100)
+    if root.value.get("detr") is not None:
+        _check_detr(root.child("detr", Detr.__dataclass_fields__), root, grid)
+    else:
+        _check_anchors(root, grid)
+    if root.value.get("two_stage") is not None:
+        _check_two_stage(root.child("two_stage", TwoStage.__dataclass_fields__), root)
     return DetectorSpec.from_json(root.value)
 
 
-def _check_anchors(spec: Fields, grid: int) -> None:
+def _mask_grid(spec: Fields) -> tuple[int, int]:
+    """Rows and columns; one number is both."""
+    value = spec.get("mask_grid")
+    sides = [value, value] if type(value) is int else value
+    if not isinstance(sides, list | tuple) or len(sides) != 2 or not all(type(side) is int for side in sides):
+        raise BundleError(f"{spec.path('mask_grid')} must be [rows, columns], got {short(value)}")
+    rows, columns = (number(side, spec.path("mask_grid"), 1, 1024) for side in sides)
+    return int(rows), int(columns)
+
+
+def _check_anchors(spec: Fields, grid: tuple[int, int]) -> None:
     levels = spec.items("anchors", most=32)
     anchors = 0
     for i, entry in enumerate(levels):
@@ -210,11 +233,39 @@ def _check_anchors(spec: Fields, grid: int) -> None:
         if anchors > MAX_ANCHORS:
             raise BundleError(f"{spec.path('anchors')} are more than {MAX_ANCHORS} in all")
         try:
-            mask_at(np.ones((grid, grid), np.bool_), rows=rows, columns=columns)
+            mask_at(np.ones(grid, np.bool_), rows=rows, columns=columns)
         except ValueError as error:
             raise BundleError(f"{level.where} does not fit mask_grid: {error}") from error
     if not anchors:
         raise BundleError(f"{spec.path('anchors')} must have at least one anchor, got none")
+
+
+def _check_detr(fields: Fields, spec: Fields, grid: tuple[int, int]) -> None:
+    fields.integer("queries", 1, MAX_QUERIES)
+    if fields.value.get("token_share") is not None:
+        fields.number("token_share", 1e-9, 1)
+    if spec.items("anchors", most=32) or spec.value.get("two_stage") is not None:
+        raise BundleError(f"{fields.where}: a DETR has neither anchors nor two_stage")
+    for stride in TOKEN_STRIDES:
+        rows, columns = (-(-spec.integer(side, 1, 8192) // stride) for side in ("height", "width"))
+        try:
+            mask_at(np.ones(grid, np.bool_), rows=rows, columns=columns)
+        except ValueError as error:
+            raise BundleError(f"{fields.where}: tokens of {stride} pixels do not fit mask_grid: {error}") from error
+
+
+def _check_two_stage(fields: Fields, spec: Fields) -> None:
+    fields.integer("before_nms", 1, MAX_ANCHORS)
+    fields.integer("proposals", 1, MAX_PROPOSALS)
+    fields.number("nms_iou", 0, 1)
+    fields.number("smallest", 0, 8192)
+    levels = spec.items("anchors", most=32)
+    cells = (spec.integer("height", STRIDE, 8192) // STRIDE, spec.integer("width", STRIDE, 8192) // STRIDE)
+    if [(level["rows"], level["columns"]) for level in levels] != [cells] or _mask_grid(spec) != cells:
+        raise BundleError(
+            f"{fields.where}: regions are proposed in cells of {STRIDE} pixels, so anchors must be one level of "
+            f"{cells[0]}x{cells[1]}, and mask_grid the same"
+        )
 
 
 def _files(fields: Fields) -> dict[str, FileEntry]:

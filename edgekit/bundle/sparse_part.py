@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from edgekit.bundle.fields import Fields
-from edgekit.bundle.listed import GRAPHS, FileEntry, Golden, read_golden, read_graphs
+from edgekit.bundle.listed import FileEntry, Golden, read_golden, read_graphs
 from edgekit.errors import BundleError
 
 PROGRAM_SUFFIX = ".sparse"
@@ -52,10 +52,10 @@ class SparsePart:
     """The section ``sparse``, checked."""
 
     programs: Mapping[str, str]
-    """``omg`` and ``detector`` -> path of the sparse program."""
+    """Graph name -> path of the sparse program."""
 
     regions: Mapping[str, str]
-    """``omg`` and ``detector`` -> path of the graph that holds the program."""
+    """Graph name -> path of the graph that holds the program."""
 
     golden: Golden
     """What the programs made of the golden input: int8 rounds elsewhere in them than in a dense graph."""
@@ -75,12 +75,19 @@ def region_suffix(suffix: str) -> str:
 
 
 def read_sparse_part(
-    root: Fields, *, graph_format: str, suffix: str, engines: Sequence[str], files: Mapping[str, FileEntry]
+    root: Fields,
+    *,
+    graphs: Sequence[str],
+    graph_format: str,
+    suffix: str,
+    engines: Sequence[str],
+    files: Mapping[str, FileEntry],
 ) -> SparsePart:
     """Check the section ``sparse`` of the manifest ``root``.
 
     Args:
         root: the manifest.
+        graphs: names of the spec's graphs.
         graph_format: of the dense graphs.
         suffix: of their files.
         engines: that run them.
@@ -96,8 +103,8 @@ def read_sparse_part(
     if fields.get("accuracy") is not None:
         fields.mapping("accuracy")
     return SparsePart(
-        programs=read_graphs(fields.child("programs", GRAPHS), PROGRAM_SUFFIX, files),
-        regions=read_graphs(fields.child("regions", GRAPHS), region_suffix(suffix), files),
+        programs=read_graphs(fields.child("programs", graphs), PROGRAM_SUFFIX, files),
+        regions=read_graphs(fields.child("regions", graphs), region_suffix(suffix), files),
         golden=read_golden(fields.child("golden", Golden.__dataclass_fields__), files),
         break_even=None if fields.get("break_even") is None else _read_break_even(fields, engines),
     )

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from edgekit import interruption
 from edgekit.bundle.manifest import FORMAT, NAME, VERSION, Manifest, read_manifest
 from edgekit.bundle.paths import check_path
 from edgekit.errors import StorageError, UsageError
@@ -75,6 +76,7 @@ class BundleWriter:
 
     def path(self, name: str) -> Path:
         """Where to write the file ``name`` of the bundle; its folder exists."""
+        interruption.check()
         path = self.folder / check_path(name, "the new bundle")
         with self._storage():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -108,6 +110,7 @@ class BundleWriter:
             (self.folder / NAME).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
             result = _zip(self.folder) if self.zipped else self.folder
             _flush(result)
+            interruption.check()
             _replace(result, self.destination)
             _flush_entry(self.destination.parent)
         if not self.zipped:

@@ -59,7 +59,7 @@ class DemoCamera(Source):
     frame_count = FRAMES
 
     def __init__(self, *, seed: int = 0, loop: bool = False) -> None:
-        self._loop = loop
+        self.endless = loop
         self._name = f"demo:{seed}" if seed else "demo"
         generator = np.random.default_rng(seed)
         # A second figure larger than 1.06 would leave the 260 pixels that the wall and lawn were composed for.
@@ -74,7 +74,7 @@ class DemoCamera(Source):
     def frames(self) -> Iterator[Frame]:
         """The frames with their boxes; painted when asked for."""
         index = 0
-        while index < FRAMES or self._loop:
+        while index < FRAMES or self.endless:
             yield self._paint(index)
             index += 1
 

@@ -23,7 +23,7 @@ class PictureFiles(Source):
     """Every one of ``paths``, in that order."""
 
     def __init__(self, paths: Sequence[Path], *, loop: bool = False) -> None:
-        self.paths, self._loop = tuple(paths), loop
+        self.paths, self.endless = tuple(paths), loop
         self.frame_count = len(self.paths)
 
     def frames(self) -> Iterator[Frame]:
@@ -38,7 +38,7 @@ class PictureFiles(Source):
                 image = read_picture(path)
                 yield Frame(image=image, index=index, time_s=path.stat().st_mtime, source=str(path))
                 index += 1
-            if not self._loop:
+            if not self.endless:
                 return
 
 

@@ -26,7 +26,7 @@ class VideoFile(Source):
     """
 
     def __init__(self, path: Path, *, loop: bool = False) -> None:
-        self.path, self._loop = path, loop
+        self.path, self.endless = path, loop
         self._capture = _open(path)
         fps = self._capture.get(cv2.CAP_PROP_FPS)
         self.fps = fps if fps > 0 and math.isfinite(fps) else None
@@ -56,7 +56,7 @@ class VideoFile(Source):
                 )
                 index += 1
             self._report_end(index - first)
-            if not self._loop:
+            if not self.endless:
                 return
             self._capture.release()
             self._capture = _open(self.path)

@@ -22,9 +22,15 @@ SUFFIXES = {"onnx": ".onnx", "tflite": ".tflite", "openvino": ".xml", "sparse": 
 """Graph format -> suffix of ``out_path``; OpenVINO writes the weights beside it as ``.bin``."""
 
 
-def converter(graph_format: str, spec: DetectorSpec) -> Converter:
-    """The converter to ``graph_format``; sparse programs normalise pixels themselves, as ``spec`` says."""
+def converter(graph_format: str, spec: DetectorSpec, graph: str = "detector") -> Converter:
+    """The converter of ``graph`` to ``graph_format``; sparse programs normalise pixels themselves, as ``spec`` says."""
     if graph_format == "sparse":
+        mean, std = (spec.mean, spec.std) if takes_picture(graph) else (0.0, 1.0)
         # Predictions in float32 cost nothing there and are worth .2 points of the built-in detector's AP50.
-        return functools.partial(to_sparse, mean=spec.mean, std=spec.std, float_predictions=True)
+        return functools.partial(to_sparse, mean=mean, std=std, float_predictions=True)
     return CONVERTERS[graph_format]
+
+
+def takes_picture(graph: str) -> bool:
+    """Whether the input ``image`` of a graph is the picture; that of a head is what was pooled from regions of it."""
+    return graph != "head"

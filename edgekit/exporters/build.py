@@ -7,7 +7,6 @@ on any failure, a refusal by the gate, a full disk and Ctrl-C included.
 from __future__ import annotations
 
 import logging
-import os
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,16 +14,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit.backends import load_engine, usable_engines
+from edgekit.backends.two_stage import join
 from edgekit.bundle import BundleWriter, Manifest
 from edgekit.bundle.golden import write_golden
 from edgekit.bundle.sparse_part import region_suffix
-from edgekit.data.datasets import DetectionDataset
 from edgekit.errors import EngineError, ExportError, GateError
-from edgekit.exporters import converter
+from edgekit.exporters import converter, takes_picture
 from edgekit.exporters.calibration import Calibration
 from edgekit.exporters.equalisation import equalise_file
+from edgekit.exporters.evidence import Evidence
 from edgekit.exporters.full_disk import full_disk_named
-from edgekit.exporters.gate import PARITY_IMAGES, GateReport, gate_error, run_gate
+from edgekit.exporters.gate import PARITY_IMAGES, GateReport, gate_error, measure_ap50, run_gate
+from edgekit.exporters.onnx_graph import read_graph
 from edgekit.exporters.pictures import (
     Picture,
     calibration_pictures,
@@ -33,13 +34,15 @@ from edgekit.exporters.pictures import (
     drawn_scene,
     spread_inputs,
 )
-from edgekit.exporters.plan import ExportPlan, Part
+from edgekit.exporters.plan import ExportPlan, Part, check_programs
+from edgekit.exporters.relu_equalisation import equalise_relus
+from edgekit.exporters.roi_calibration import head_calibration
 from edgekit.exporters.sensitivity import SAMPLES, KeepFloat, LayerError, by_graph, rank_layers
 from edgekit.exporters.sparse_region import to_region
 from edgekit.exporters.tools import tool_versions
 from edgekit.masks.sources import omg
 from edgekit.pipeline import Pipeline
-from edgekit.profiling.machine import usable_cores
+from edgekit.profiling.machine import available_threads
 
 if TYPE_CHECKING:
     from edgekit.models.checkpoint import Checkpoint
@@ -48,26 +51,6 @@ log = logging.getLogger("edgekit")
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is going on, steps done, steps in all)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evidence:
-    """What a conversion is measured with."""
-
-    calibration: Calibration | None = None
-    """Pictures that show the range of activations; int8 needs it."""
-
-    dataset: DetectionDataset | None = None
-    """Annotated pictures for AP50 before and after; ``None`` leaves accuracy unmeasured."""
-
-    max_drop: float = 1.0
-    """Largest allowed drop of AP50, in points."""
-
-    pictures: tuple[Picture, ...] = ()
-    """Pictures [h, w, 3] for parity where there is neither calibration nor a data set."""
-
-    golden: Picture | None = None
-    """The picture [h, w, 3] to record as the golden input; ``None`` takes one of the others, which then travels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +73,16 @@ class ExportResult:
     def size_bytes(self) -> int:
         """All files but the manifest."""
         return sum(entry.bytes for entry in self.manifest.files.values())
+
+    def lines(self) -> list[str]:
+        """What was made, how near it is, and what to do next."""
+        manifest, sparse, kept = self.manifest, self.sparse_report, self.kept_float
+        lines = [f"{self.path}: {manifest.precision} {manifest.graph_format}, {self.size_bytes / 1e6:.1f} MB"]
+        lines += self.report.lines()
+        if sparse is not None:
+            lines += [f"beside it, {sparse.precision} sparse programs", *sparse.lines()]
+        lines += [f"in float  {', '.join(kept)}"] if kept else []
+        return [*lines, f"Check it on the board with: edgekit verify {self.path}"]
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary that ``json`` can write."""
@@ -125,6 +118,7 @@ def export_bundle(
     keep_float: KeepFloat | None = None,
     overwrite: bool = False,
     zipped: bool = False,
+    original: Checkpoint | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> ExportResult:
@@ -138,11 +132,12 @@ def export_bundle(
         keep_float: layers that int8 leaves in float32.
         overwrite: replace a bundle that is there.
         zipped: write one file.
+        original: what ``checkpoint`` was made from, if that may cost accuracy, too; the gate then compares with it.
         threads: CPU threads of the export itself; ``None`` is all.
         progress: called now and then.
 
     Raises:
-        UsageError: something is at ``destination``, or a layer name is none.
+        UsageError: something is at ``destination``, a layer name is none, or a DETR is to become a sparse program.
         GateError: the converted model, or its sparse program, is worse than allowed, or its engine refuses it; the
             worst layers are named.
         EngineError: the checkpoint itself does not run, for instance because it overflows; or sparse programs were
@@ -153,6 +148,7 @@ def export_bundle(
     """
     from edgekit.exporters.torch_onnx import export_onnx
 
+    check_programs(checkpoint.spec, plan)
     threads = threads or available_threads()
     writer = BundleWriter(destination, overwrite=overwrite, zipped=zipped)
     engines = {part: next(usable_engines(part.engines)) for part in plan.parts}  # the best that works here
@@ -181,10 +177,15 @@ def export_bundle(
         kept, ranking = build.choose_kept(keep_float or KeepFloat())
         reports: list[GateReport] = []
         sections: dict[str, Any] = {}
+        known = None
+        if original is not None and evidence.dataset is not None:
+            known = measure_ap50(
+                reference_pipeline(original, threads=threads), evidence.dataset, "AP50 before", progress
+            )
         for part in plan.parts:
-            known = reports[0].accuracy.ap50_before if reports and reports[0].accuracy else None
             candidate, report = build.passing(part, kept, ranking, reference, pictures, ap50_before=known)
             reports.append(report)
+            known = report.accuracy.ap50_before if report.accuracy else known
             recorded = write_golden(writer, candidate, golden, precision=part.precision, output=part.golden_output)
             if part.sparse:
                 sections["sparse"] = build.sparse_section(part, report, recorded)
@@ -233,11 +234,20 @@ class _Build:
             return list(evidence.pictures[:PARITY_IMAGES])
         return [drawn_scene(spec) if evidence.golden is None else evidence.golden]
 
+    def calibration(self, graph: str) -> Calibration | None:
+        """What shows the range of the activations of ``graph``, if there are pictures."""
+        pictures = self.evidence.calibration
+        if pictures is None or takes_picture(graph):
+            return pictures
+        return head_calibration(self.onnx["shared"], pictures, self.checkpoint.spec, threads=self.threads)
+
     def equalise(self) -> None:
         """Even out the channels of the float graphs that are to become int8."""
-        if self.plan.precision == "int8" and self.evidence.calibration is not None:
-            for path in self.onnx.values():
-                equalise_file(path, self.evidence.calibration)
+        for name, path in self.onnx.items():
+            calibration = self.calibration(name) if self.plan.precision == "int8" else None
+            if calibration is not None:
+                equalise_file(path, calibration)
+                equalise_relus(path, calibration)
 
     def choose_kept(self, wanted: KeepFloat) -> tuple[tuple[str, ...], tuple[LayerError, ...]]:
         """The layers to keep in float32, and the ranking if it was needed to find them."""
@@ -252,16 +262,19 @@ class _Build:
 
     def rank(self) -> tuple[LayerError, ...]:
         """Every layer by the error that int8 in it alone causes."""
-        assert self.evidence.calibration is not None  # int8 cannot come this far without
         log.info("ranking layers by their int8 error ...")
-        samples = spread_inputs(self.evidence.calibration, SAMPLES)
-        progress = self.progress
-        return rank_layers(
-            self.onnx,
-            samples,
-            threads=self.threads,
-            progress=None if progress is None else lambda done, total: progress("ranking layers", done, total),
-        )
+        total, ranking = sum(len(read_graph(path).convolutions()) for path in self.onnx.values()), list[LayerError]()
+
+        def told(done: int, _: int) -> None:
+            if self.progress is not None:
+                self.progress("ranking layers", len(ranking) + done, total)
+
+        for name, path in self.onnx.items():
+            calibration = self.calibration(name)
+            assert calibration is not None  # int8 cannot come this far without
+            samples = spread_inputs(calibration, SAMPLES)
+            ranking += rank_layers({name: path}, samples, threads=self.threads, progress=told)
+        return tuple(sorted(ranking, key=lambda error: -error.noise))
 
     def passing(
         self,
@@ -310,11 +323,11 @@ class _Build:
 
     def convert(self, part: Part, kept: tuple[str, ...]) -> Pipeline:
         """Write graphs into the new bundle, and load them as the board will."""
-        convert, split = converter(part.graph_format, self.checkpoint.spec), by_graph(kept, self.onnx)
-        files = self.files(part.suffix)
+        files, split, spec = self.files(part.suffix), by_graph(kept, self.onnx), self.checkpoint.spec
         for name, source in self.onnx.items():
             log.info("converting %s to %s %s ...", name, part.precision, part.graph_format)
-            convert(source, self.writer.path(files[name]), part.precision, self.evidence.calibration, split[name])
+            convert = converter(part.graph_format, spec, name)
+            convert(source, self.writer.path(files[name]), part.precision, self.calibration(name), split[name])
         load = {
             name: load_engine(
                 self.engines[part],
@@ -325,13 +338,13 @@ class _Build:
             )
             for name, file in files.items()
         }
-        return Pipeline(self.checkpoint.spec, load["omg"], load["detector"], omg)
+        return Pipeline(spec, load["omg"], join(load, spec), omg)
 
     def sparse_section(self, part: Part, report: GateReport, golden: dict[str, Any]) -> dict[str, Any]:
         """Put the programs into graphs of the bundle's own format; the section ``sparse`` of ``bundle.json``."""
         programs, regions = self.files(part.suffix), self.files(region_suffix(self.plan.suffix))
         for name, file in programs.items():
-            to_region(self.writer.path(file), self.writer.path(regions[name]), pixels=True)
+            to_region(self.writer.path(file), self.writer.path(regions[name]), pixels=takes_picture(name))
         measured = _measured(report)
         return {"programs": programs, "regions": regions, "golden": golden, "break_even": None, **measured}
 
@@ -368,13 +381,6 @@ class _Build:
             },
             "tool_versions": tool_versions(),
         }
-
-
-def available_threads() -> int:
-    """The CPUs that this process may use, or fewer where OMP_NUM_THREADS says so."""
-    limit = os.environ.get("OMP_NUM_THREADS", "")
-    usable = usable_cores()
-    return max(1, min(usable, int(limit))) if limit.isdecimal() else usable
 
 
 def _measured(report: GateReport) -> dict[str, Any]:

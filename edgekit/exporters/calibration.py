@@ -97,7 +97,7 @@ class _Inputs:
         """(RGB [H, W, 3], mask [G, G]) of each picture."""
         for index, picture in enumerate(self.pictures):
             boxed = letterbox(picture.read(), height=self.spec.height, width=self.spec.width)
-            open_mask = np.ones((self.spec.mask_grid, self.spec.mask_grid), np.bool_)
+            open_mask = np.ones(self.spec.mask_grid, np.bool_)
             yield boxed.image, open_mask if index % 2 else self._object_mask(picture, boxed, open_mask)
 
     def _object_mask(self, picture: LabelledPicture, boxed: Letterboxed, open_mask: Mask) -> Mask:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from edgekit.exporters.calibration import Calibration
 from edgekit.exporters.onnx_build import build_model, save_model
-from edgekit.exporters.onnx_graph import Graph, Node, fused_clip, read_graph
+from edgekit.exporters.onnx_graph import Graph, Node, fused_relu, read_graph, relu_bound
 from edgekit.exporters.ranges import measure
 
 BOUND = 6.0
@@ -39,6 +39,8 @@ def equalise_file(path: Path, calibration: Calibration) -> None:
     """
     graph = read_graph(path)
     tensors = sorted(tensor for tensor, _, _ in _links(graph))
+    if not tensors:
+        return
     found = measure(path, tensors, calibration)
     save_model(build_model(equalise(graph, {name: found[name].channel_highs for name in tensors})), path)
 
@@ -77,8 +79,8 @@ def _links(graph: Graph) -> list[tuple[str, Node, tuple[Node, ...]]]:
     multiplied = graph.mask_multiplications()
     links = []
     for node in graph.nodes:
-        clip = fused_clip(graph, node) if node.op == "Conv" else None
-        if clip is None:
+        clip = fused_relu(graph, node) if node.op == "Conv" else None
+        if clip is None or relu_bound(graph, clip) != BOUND:
             continue
         tensor, readers = clip.output, graph.consumers(clip.output)
         if len(readers) == 1 and readers[0].name in multiplied:

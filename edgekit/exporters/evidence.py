@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,26 @@ log = logging.getLogger("edgekit")
 
 CALIBRATION_IMAGES = 200
 """Twice the least: ranges settle within a hundred pictures of mixed content, and two hundred take a minute or two."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What a conversion is measured with."""
+
+    calibration: Calibration | None = None
+    """Pictures that show the range of activations; int8 needs it."""
+
+    dataset: DetectionDataset | None = None
+    """Annotated pictures for AP50 before and after; ``None`` leaves accuracy unmeasured."""
+
+    max_drop: float = 1.0
+    """Largest allowed drop of AP50, in points."""
+
+    pictures: tuple[Picture, ...] = ()
+    """Pictures [h, w, 3] for parity where there is neither calibration nor a data set."""
+
+    golden: Picture | None = None
+    """The picture [h, w, 3] to record as the golden input; ``None`` takes one of the others, which then travels."""
 
 
 def open_validation(data: Path, classes: Sequence[str], limit: int | None) -> DetectionDataset:

@@ -21,7 +21,13 @@ def build_model(graph: Graph) -> Any:
     helper = onnx.helper
     proto = helper.make_graph(
         [
-            helper.make_node(node.op, list(node.inputs), [node.output], name=node.name, **node.attributes)
+            helper.make_node(
+                node.op,
+                list(node.inputs),
+                [*(f"{node.name}.unread.{index}" for index in range(node.unread)), node.output],
+                name=node.name,
+                **node.attributes,
+            )
             for node in graph.nodes
         ],
         "edgekit",

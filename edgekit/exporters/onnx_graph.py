@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ MASK_OPS = frozenset({"Resize", "MaxPool"})
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """One operation with one result."""
+    """One operation with one result that something reads."""
 
     name: str
     op: str
@@ -34,6 +35,8 @@ class Node:
 
     output: str
     attributes: Mapping[str, Any]
+    unread: int = 0
+    """How many results come before ``output``: the values of a TopK whose indices are meant."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +54,8 @@ class Graph:
         return tuple(node for node in self.nodes if tensor in node.inputs)
 
     def convolutions(self) -> tuple[str, ...]:
-        """Names of all Conv nodes, in execution order."""
-        return tuple(node.name for node in self.nodes if node.op == "Conv")
+        """Names of all Conv and ConvTranspose nodes, in execution order."""
+        return tuple(node.name for node in self.nodes if node.op in ("Conv", "ConvTranspose"))
 
     def mask_tensors(self) -> frozenset[str]:
         """The mask input and everything that is only a resized mask."""
@@ -63,7 +66,10 @@ class Graph:
         return frozenset(masks)
 
     def predictions(self) -> frozenset[str]:
-        """What is left to do behind the last convolutions: their results and all made of them, up to the outputs."""
+        """What is left to do behind the last convolutions: their results and all made of them, up to the outputs.
+
+        What something else reads too is no prediction: the features that a head pools also feed more convolutions.
+        """
         masks = self.mask_tensors()
         makers = {node.output: node for node in self.nodes if node.output not in masks}
         found: set[str] = set()
@@ -73,6 +79,10 @@ class Graph:
             if tensor in makers and tensor not in found:
                 found.add(tensor)
                 waiting += makers[tensor].inputs if makers[tensor].op != "Conv" else ()
+        while shared := {
+            tensor for tensor in found if any(node.output not in found for node in self.consumers(tensor))
+        }:
+            found -= shared
         return frozenset(found)
 
     def mask_multiplications(self) -> dict[str, str]:
@@ -87,18 +97,22 @@ class Graph:
         return found
 
 
-def fused_clip(graph: Graph, node: Node) -> Node | None:
-    """The ReLU6 that alone reads the result of ``node``, or ``None``: engines compute the two as one."""
+def fused_relu(graph: Graph, node: Node) -> Node | None:
+    """The ReLU or ReLU6 that alone reads the result of ``node``, or ``None``: engines compute the two as one."""
     consumers = graph.consumers(node.output)
-    if len(consumers) == 1 and consumers[0].op == "Clip" and node.output not in graph.outputs:
-        return consumers[0] if is_relu6(graph, consumers[0]) else None
+    if len(consumers) == 1 and node.output not in graph.outputs:
+        return None if relu_bound(graph, consumers[0]) is None else consumers[0]
     return None
 
 
-def is_relu6(graph: Graph, node: Node) -> bool:
-    """Whether a Clip node clips to exactly 0..6."""
+def relu_bound(graph: Graph, node: Node) -> float | None:
+    """The upper bound of a ReLU (infinity) or ReLU6 (a Clip to exactly 0..6); ``None`` for any other node."""
+    if node.op == "Relu":
+        return inf
+    if node.op != "Clip":
+        return None
     bounds = [graph.constants.get(tensor) for tensor in node.inputs[1:]]
-    return [None if bound is None else float(bound) for bound in bounds] == [0.0, 6.0]
+    return 6.0 if [None if bound is None else float(bound) for bound in bounds] == [0.0, 6.0] else None
 
 
 def read_graph(path: Path) -> Graph:
@@ -112,19 +126,23 @@ def read_graph(path: Path) -> Graph:
     nodes: list[Node] = []
     constants = {i.name: onnx.numpy_helper.to_array(i) for i in model.graph.initializer}
     renamed: dict[str, str] = {}
+    read = {tensor for proto in model.graph.node for tensor in proto.input} | {o.name for o in model.graph.output}
     for proto in model.graph.node:
         inputs = tuple(renamed.get(tensor, tensor) for tensor in proto.input)
         attributes = {a.name: onnx.helper.get_attribute_value(a) for a in proto.attribute}
         name = proto.name or f"{proto.op_type} -> {', '.join(proto.output)}"
-        if len(proto.output) != 1:
-            raise ExportError(f"node {name!r} ({proto.op_type}) has {len(proto.output)} outputs, expected 1")
+        output, unread = proto.output[-1], len(proto.output) - 1
+        if read & set(proto.output[:-1]):
+            raise ExportError(
+                f"node {name!r} ({proto.op_type}): expected only the last of its {len(proto.output)} outputs to be read"
+            )
         if proto.op_type == "Constant" and "value" in attributes:
-            constants[proto.output[0]] = onnx.numpy_helper.to_array(attributes["value"])
-        elif proto.op_type == "Identity" and proto.output[0] not in {o.name for o in model.graph.output}:
-            renamed[proto.output[0]] = inputs[0]
+            constants[output] = onnx.numpy_helper.to_array(attributes["value"])
+        elif proto.op_type == "Identity" and output not in {o.name for o in model.graph.output}:
+            renamed[output] = inputs[0]
         else:
             nodes.append(
-                Node(name=name, op=proto.op_type, inputs=inputs, output=proto.output[0], attributes=attributes)
+                Node(name=name, op=proto.op_type, inputs=inputs, output=output, attributes=attributes, unread=unread)
             )
     return Graph(
         nodes=tuple(nodes),

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from edgekit.exporters.bias_correction import correct_biases
 from edgekit.exporters.calibration import Calibration
 from edgekit.exporters.conversion import check_kept_layers
+from edgekit.exporters.dense_graph import dense_copy
 from edgekit.exporters.onnx_build import build_model, save_model
-from edgekit.exporters.onnx_graph import Graph, Node, fused_clip, read_graph
+from edgekit.exporters.onnx_graph import Graph, Node, fused_relu, read_graph, relu_bound
 from edgekit.exporters.quantisation import Affine, float_tensors, measure_activations, quantise_convolution
 
 PAIR_LIMIT = 128
@@ -54,9 +55,10 @@ def quantise_onnx(
     Raises:
         ExportError: not a valid graph, nothing to calibrate with, or no convolution of a given name.
     """
-    graph = read_graph(path)
-    check_kept_layers(keep_float, graph.convolutions())
-    measured = measure_activations(path, graph, calibration)
+    with dense_copy(path) as dense:
+        graph = read_graph(dense)
+        check_kept_layers(keep_float, graph.convolutions())
+        measured = measure_activations(dense, graph, calibration)
     graph = correct_biases(graph, measured.means, keep_float=keep_float, pair_limit=PAIR_LIMIT)
     unquantised = graph.predictions() if float_predictions else frozenset()
     plan = {tensor: affine for tensor, affine in measured.plan.items() if tensor not in unquantised}
@@ -81,17 +83,17 @@ class _Rewriter:
         skipped: set[str] = set()
         for node in self._graph.nodes:
             if node.name not in skipped:
-                clip = fused_clip(self._graph, node)
-                if clip is not None and self._clips_like(clip.output):
-                    skipped.add(clip.name)
-                    self._copy(node, clip.output)
+                relu = fused_relu(self._graph, node)
+                if relu is not None and self._clips_like(relu):
+                    skipped.add(relu.name)
+                    self._copy(node, relu.output)
                 else:
                     self._copy(node, node.output)
         return replace(self._graph, nodes=tuple(self._nodes), constants=self._constants)
 
     def _copy(self, node: Node, output: str) -> None:
         integer = output in self._plan and output not in self._floats
-        fused = output not in self._plan and output not in self._floats  # its ReLU6 follows, then QuantizeLinear
+        fused = output not in self._plan and output not in self._floats  # its ReLU follows, then QuantizeLinear
         if node.op == "Conv" and (integer or fused):
             constants = self._integer_constants(node)
         else:
@@ -139,12 +141,13 @@ class _Rewriter:
             self._add("DequantizeLinear", (f"{name}.integer", f"{name}.scales"), f"{name}.restored", axis=0)
         return {source: f"{name}.restored" for source, (name, _, _) in copies.items()}
 
-    def _clips_like(self, clipped: str) -> bool:
-        """Whether storing ``clipped`` as uint8 already cuts it to 0..6, so that the ReLU6 itself can go."""
-        if clipped in self._floats or clipped not in self._plan:
+    def _clips_like(self, relu: Node) -> bool:
+        """Whether storing the result of a ReLU or ReLU6 as uint8 already cuts it as that does, so that it can go."""
+        bound = relu_bound(self._graph, relu)
+        if bound is None or relu.output in self._floats or relu.output not in self._plan:
             return False
-        affine = self._plan[clipped]
-        return affine.zero_point == -128 and affine.scale * 255 <= 6 * (1 + 1e-6)
+        affine = self._plan[relu.output]
+        return affine.zero_point == -128 and affine.scale * 255 <= bound * (1 + 1e-6)
 
     def _add(self, op: str, inputs: tuple[str, ...], output: str, **attributes: int) -> None:
         self._nodes.append(Node(name=f"{output}.{op}", op=op, inputs=inputs, output=output, attributes=attributes))

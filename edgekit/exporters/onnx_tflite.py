@@ -14,10 +14,12 @@ from pathlib import Path
 from edgekit.errors import ExportError
 from edgekit.exporters.calibration import Calibration
 from edgekit.exporters.conversion import Precision
-from edgekit.exporters.onnx_graph import fused_clip
+from edgekit.exporters.dense_graph import dense_copy
+from edgekit.exporters.onnx_gelu import join_gelus
+from edgekit.exporters.onnx_graph import fused_relu
 from edgekit.exporters.source_graph import read_source
 from edgekit.exporters.tflite_emitter import Emitter
-from edgekit.exporters.tflite_ops import FUSES_CLIP, HANDLERS
+from edgekit.exporters.tflite_ops import FUSES_RELU, HANDLERS
 
 
 def to_tflite(
@@ -34,7 +36,9 @@ def to_tflite(
             contradicts itself.
         MissingDependencyError: onnx, ai-edge-litert or (int8) onnxruntime is not installed.
     """
-    graph, plan = read_source(onnx_path, precision, calibration, keep_float)
+    with dense_copy(onnx_path) as path:
+        graph, plan = read_source(path, precision, calibration, keep_float)
+    graph = join_gelus(graph)
     emitter = Emitter(graph, half_weights=precision == "fp16", plan=plan, keep_float=keep_float)
     out_path.parent.mkdir(parents=True, exist_ok=True)
     out_path.write_bytes(emit(emitter))
@@ -53,8 +57,8 @@ def emit(emitter: Emitter) -> bytes:
                 f"node {node.name!r} is a {node.op}, which the TFLite writer does not know;"
                 f" it knows: {', '.join(sorted(HANDLERS))}"
             )
-        clip = fused_clip(graph, node) if node.op in FUSES_CLIP else None
-        if clip is not None:
-            done.add(clip.name)
-        HANDLERS[node.op](emitter, node, node.output if clip is None else clip.output)
+        relu = fused_relu(graph, node) if node.op in FUSES_RELU else None
+        if relu is not None:
+            done.add(relu.name)
+        HANDLERS[node.op](emitter, node, node.output if relu is None else relu.output)
     return emitter.writer.finish(inputs, {name: emitter.stored(name) for name in graph.outputs})

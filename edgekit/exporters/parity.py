@@ -2,11 +2,12 @@
 
 Both models run the same pipeline: letterbox, mask, graphs, decoding, suppression. What comes out of it is compared
 loosely: suppression picks one of two nearly equal boxes, and the smallest difference turns that choice over, so a
-detection needs a partner and no more. What goes into suppression is compared tightly, anchor by anchor: the candidates
-(an anchor and a class over the score threshold) and the raw tensors, under the reference's mask for both, so that a
-cell that flips in one mask does not hide what the detector graph itself does.
+detection needs a partner and no more. What goes into suppression is compared tightly, anchor by anchor or region by
+region: the candidates (one of them and a class over the score threshold) and the raw tensors, under the reference's
+mask and in its regions for both, so that a cell that flips in one mask does not hide what the graphs themselves do.
+Detections of a two-stage detector are those of the same regions, for the same reason as its candidates.
 
-G mask grid, A anchors, C classes.
+G mask grid, N candidates, C classes.
 """
 
 from __future__ import annotations
@@ -18,26 +19,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit import decoding
+from edgekit.backends import Tensors
 from edgekit.boxes import iou_matrix
 from edgekit.data.letterbox import letterbox
 from edgekit.detections import Detections
 from edgekit.exporters.quantisation import saturated
-from edgekit.models.anchors import anchor_boxes, anchor_mask, decode
-from edgekit.pipeline import Pipeline, sigmoid
+from edgekit.masks.pyramid import Mask
+from edgekit.pipeline import Pipeline
 from edgekit.spec import DetectorSpec
 
 MATCH_IOU = 0.5
 """Two detections of one class that overlap this much are taken for the same one."""
 
-RAW_TENSORS = ("class_logits", "box_offsets")
-
-RawOutputs = tuple[NDArray[np.float32], NDArray[np.float32]]
-"""Class logits [1, A, C] and box offsets [1, A, 4]."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class TensorParity:
-    """One raw output of the detector at active anchors, over all pictures; logits as far as scores can tell them."""
+    """One raw output of the detector at what is active, over all pictures; logits as far as scores can tell them."""
 
     cosine: float
     """Smallest cosine of the angle between the two tensors of a picture; 1 is equal up to a factor."""
@@ -58,7 +56,7 @@ class Parity:
     """Detections of either side, surely over the threshold, without a partner on the other."""
 
     candidates: int
-    """Pairs of an anchor and a class that either side scores over the threshold, over all pictures."""
+    """Pairs of an anchor, or a region, and a class that either side scores over the threshold, over all pictures."""
 
     disagreeing: int
     """Candidates whose scores or boxes are further apart than the limits allow."""
@@ -120,8 +118,8 @@ class _Totals:
         self._detections = self._unpaired = self._candidates = self._disagreeing = 0
         self._cells = self._cells_differing = 0
         self._box_error = self._score_error = 0.0
-        self._cosines: dict[str, list[float]] = {name: [] for name in RAW_TENSORS}
-        self._max_abs = dict.fromkeys(RAW_TENSORS, 0.0)
+        self._cosines: dict[str, list[float]] = {}
+        self._max_abs: dict[str, float] = {}
 
     def add(self, reference: Pipeline, candidate: Pipeline, image: NDArray[np.uint8]) -> None:
         expected, got = reference.process(image), candidate.process(image)
@@ -129,13 +127,24 @@ class _Totals:
         self._cells += expected.mask.size
         self._cells_differing += int((expected.mask != got.mask).sum())
         boxed = letterbox(image, height=reference.spec.height, width=reference.spec.width)
-        self._add_detections(expected.detections, got.detections, sure=reference.spec.score_threshold + self._score)
+        sure = reference.spec.score_threshold + self._score
         # With an empty mask there is nothing to compare; the whole picture then shows what the graph does.
         mask = expected.mask if expected.mask.any() else np.ones_like(expected.mask)
-        active = anchor_mask(reference.spec, mask)
-        wanted, found = (pipeline.detect(pipeline.input_tensor(boxed), mask) for pipeline in (reference, candidate))
-        self._add_candidates(reference.spec, wanted, found, active)
-        self._add_tensors(wanted, found, active)
+        wanted = reference.detect(reference.input_tensor(boxed), mask, scale=boxed.scale)
+        # Regions that one side proposes and the other does not say nothing about the rest: both get the reference's.
+        found = candidate.detect(candidate.input_tensor(boxed), mask, scale=boxed.scale, rois=wanted.get("rois"))
+        found = decoding.aligned(reference.spec, wanted, found)
+        if reference.spec.two_stage is None:
+            self._add_detections(expected.detections, got.detections, sure=sure)
+        else:
+            # Proposals are suppressed, too, and each that is chosen otherwise drags its detections along.
+            known = (
+                decoding.detections(reference.spec, raw, mask, boxed, reference.spec.score_threshold)
+                for raw in (wanted, found)
+            )
+            self._add_detections(*known, sure=sure)
+        self._add_candidates(reference.spec, wanted, found, mask)
+        self._add_tensors(reference.spec, wanted, found, mask)
 
     def _add_detections(self, expected: Detections, got: Detections, *, sure: float) -> None:
         partners = match_detections(expected, got)
@@ -144,25 +153,22 @@ class _Totals:
             paired = {pair[side] for pair in partners}
             self._unpaired += sum(float(found.scores[k]) > sure for k in range(len(found)) if k not in paired)
 
-    def _add_candidates(
-        self, spec: DetectorSpec, expected: RawOutputs, got: RawOutputs, active: NDArray[np.bool_]
-    ) -> None:
-        first, second = (sigmoid(logits[0][active]) for logits, _ in (expected, got))  # [active, C]
-        candidates = np.maximum(first, second) >= spec.score_threshold
-        anchors = anchor_boxes(spec)[active]
-        wanted, found = (decode(spec, anchors, offsets[0][active]) for _, offsets in (expected, got))
-        box = np.abs(wanted - found).max(axis=1)[:, None]  # [active, 1]
-        score = np.abs(first - second)
+    def _add_candidates(self, spec: DetectorSpec, expected: Tensors, got: Tensors, mask: Mask) -> None:
+        first, second = (decoding.candidates(spec, raw, mask) for raw in (expected, got))
+        candidates = np.maximum(first.scores, second.scores) >= spec.score_threshold  # [N, C]
+        box = np.abs(first.boxes - second.boxes).max(axis=2)  # [N, C], or [N, 1] where classes share boxes
+        score = np.abs(first.scores - second.scores)
         self._candidates += int(candidates.sum())
         self._disagreeing += int((candidates & ((box > self._box_px) | (score > self._score))).sum())
         self._box_error = max(self._box_error, float((box * candidates).max(initial=0)))
         self._score_error = max(self._score_error, float((score * candidates).max(initial=0)))
 
-    def _add_tensors(self, expected: RawOutputs, got: RawOutputs, active: NDArray[np.bool_]) -> None:
-        for name, wanted, found in zip(RAW_TENSORS, expected, got, strict=True):
-            a, b = (saturated(name, side[0][active]).astype(np.float64).ravel() for side in (wanted, found))
-            self._cosines[name].append(_cosine(a, b))
-            self._max_abs[name] = max(self._max_abs[name], float(np.abs(a - b).max()))
+    def _add_tensors(self, spec: DetectorSpec, expected: Tensors, got: Tensors, mask: Mask) -> None:
+        first, second = decoding.compared(spec, expected, got, mask)
+        for name, wanted in first.items():
+            a, b = (saturated(name, side).astype(np.float64).ravel() for side in (wanted, second[name]))
+            self._cosines.setdefault(name, []).append(_cosine(a, b))
+            self._max_abs[name] = max(self._max_abs.get(name, 0.0), float(np.abs(a - b).max(initial=0)))
 
     def result(self) -> Parity:
         return Parity(
@@ -176,7 +182,8 @@ class _Totals:
             mask_cells=self._cells,
             mask_cells_differing=self._cells_differing,
             tensors={
-                name: TensorParity(cosine=min(self._cosines[name]), max_abs=self._max_abs[name]) for name in RAW_TENSORS
+                name: TensorParity(cosine=min(cosines), max_abs=self._max_abs[name])
+                for name, cosines in self._cosines.items()
             },
         )
 

@@ -20,7 +20,7 @@ class ParityLimits:
     """How far from PyTorch a conversion of one precision may be."""
 
     logit_cosine: float
-    """Smallest cosine of the raw class logits of a picture."""
+    """Smallest cosine of the raw logits of a picture."""
 
     offset_cosine: float
     """Smallest cosine of the raw box offsets of a picture."""
@@ -65,11 +65,11 @@ PARITY_LIMITS = {
 def parity_failures(parity: Parity, limits: ParityLimits) -> Iterable[str]:
     """One sentence for each broken limit; none if ``parity`` keeps them all."""
     over = f"over {parity.images} pictures"
-    for name, least in (("class_logits", limits.logit_cosine), ("box_offsets", limits.offset_cosine)):
-        tensor = parity.tensors[name]
+    for name, tensor in parity.tensors.items():
+        least = limits.logit_cosine if name.endswith("logits") else limits.offset_cosine
         if tensor.cosine < least and tensor.max_abs > NEGLIGIBLE:
             yield (
-                f"{name} at active anchors: cosine with PyTorch expected at least {least}, got {tensor.cosine:.5f}"
+                f"{name} of what is active: cosine with PyTorch expected at least {least}, got {tensor.cosine:.5f}"
                 f" {over} (largest difference {tensor.max_abs:.3g})"
             )
     if parity.mask_share_differing > limits.mask_share:

@@ -12,6 +12,7 @@ from edgekit.bundle.manifest import GRAPH_FORMATS, PRECISIONS
 from edgekit.bundle.sparse_part import program_precision
 from edgekit.errors import UsageError
 from edgekit.exporters.conversion import Precision
+from edgekit.spec import DetectorSpec
 
 DEFAULT_FORMAT, DEFAULT_PRECISION = "onnx", "fp32"
 """Without a board: what runs anywhere and loses nothing."""
@@ -175,3 +176,17 @@ def plan_export(
         sparse=sparse,
         uncalibrated=uncalibrated,
     )
+
+
+def check_programs(spec: DetectorSpec, plan: ExportPlan) -> None:
+    """Refuse sparse programs of a DETR, before anything is converted.
+
+    Raises:
+        UsageError: naming the formats that do.
+    """
+    if spec.kind == "detr" and any(part.graph_format == "sparse" for part in plan.parts):
+        raise UsageError(
+            f"the native engine cannot run {spec.model} yet: sparse programs have no attention. A DETR's token budget"
+            " saves time in every other engine.\n"
+            "Leave out --sparse, and export it with: --format onnx, --format openvino or --format tflite"
+        )

@@ -23,9 +23,9 @@ def export_pvanet(network: PVANet, directory: Path, *, height: int, width: int, 
     """Write ``shared.onnx`` and ``head.onnx``: float32, batch 1, evaluation mode. ``network`` is not changed.
 
     ``shared`` takes ``image`` [1, 3, height, width], BGR minus the mean, and ``mask`` [1, 1, height / 16, width / 16];
-    it gives ``scores`` [1, cells, 2A], ``deltas`` [1, cells, 4A] and ``features`` [1, cells, C], a row a cell, in the
-    order of rows and columns. ``head`` takes the pooled features as ``image`` [1, C * 36, rois, 1] and
-    ``mask`` [1, 1, rois, 1], 0 where there is no RoI; it gives ``class_logits`` [1, rois, K + 1] and ``box_deltas``
+    it gives ``rpn_logits`` [1, cells, 2A], ``rpn_deltas`` [1, cells, 4A] and ``features`` [1, cells, C], a row a cell,
+    in the order of rows and columns. ``head`` takes the pooled features as ``image`` [1, C * 36, rois, 1] and
+    ``mask`` [1, 1, rois, 1], 0 where there is no RoI; it gives ``roi_logits`` [1, rois, K + 1] and ``roi_deltas``
     [1, rois, 4 (K + 1)].
 
     Args:
@@ -55,10 +55,10 @@ def export_pvanet(network: PVANet, directory: Path, *, height: int, width: int, 
     paths = {name: directory / f"{name}.onnx" for name in ("shared", "head")}
     cells = (height // STRIDE, width // STRIDE)
     shared_inputs = {"image": torch.zeros(1, 3, height, width), "mask": torch.ones(1, 1, *cells)}
-    export_graph(SharedRows(folded), shared_inputs, ["scores", "deltas", "features"], paths["shared"])
+    export_graph(SharedRows(folded), shared_inputs, ["rpn_logits", "rpn_deltas", "features"], paths["shared"])
     pooled = torch.zeros(1, folded.head.channels * POOLED * POOLED, rois, 1)
     head_inputs = {"image": pooled, "mask": torch.ones(1, 1, rois, 1)}
-    export_graph(HeadSites(folded.head), head_inputs, ["class_logits", "box_deltas"], paths["head"])
+    export_graph(HeadSites(folded.head), head_inputs, ["roi_logits", "roi_deltas"], paths["head"])
     return paths
 
 

@@ -3,7 +3,8 @@
 real = scale * (quantised - zero_point), quantised in -128..127. Weights are symmetric with a scale per output
 channel; activations have one scale and a zero point that represents 0 exactly, so that padding and masked background
 stay exact. Operations that only move values (concat, resize, mask, ...) keep their parameters, so tensors that they
-connect form groups with one scale.
+connect form groups with one scale. A part of a concat that something else reads too keeps a scale of its own, the
+finest for that reader, and is brought to the concat's on the way into it.
 """
 
 from __future__ import annotations
@@ -17,11 +18,19 @@ from numpy.typing import NDArray
 
 from edgekit.errors import ExportError
 from edgekit.exporters.calibration import Calibration
-from edgekit.exporters.onnx_graph import Graph, Node, fused_clip
+from edgekit.exporters.onnx_graph import Graph, Node, fused_relu
 from edgekit.exporters.ranges import measure
 
 MOVES = frozenset({"Reshape", "Transpose", "Resize", "Concat"})
 """Every input value appears in the output unchanged."""
+
+REAL = frozenset(
+    {
+        *("Abs", "Cast", "Div", "Erf", "Floor", "Gather", "Gemm", "LayerNormalization", "MatMul", "Min", "ReduceMax"),
+        *("ReduceMean", "ScatterND", "Sigmoid", "Sin", "Slice", "Softmax", "Sqrt", "Sub", "TopK", "Unsqueeze"),
+    }
+)
+"""What transformers compute with: it has no integer form here, and neither has what is made of its results."""
 
 POOLS = frozenset({"MaxPool", "AveragePool"})
 """The output lies within the input's range."""
@@ -80,8 +89,8 @@ def measure_activations(path: Path, graph: Graph, calibration: Calibration) -> M
     Raises:
         ExportError: there is no calibration input, an activation is not finite, or a concat mixes mask and features.
     """
-    masks = graph.mask_tensors()
-    groups = _groups(graph, masks)
+    masks, real = graph.mask_tensors(), real_tensors(graph)
+    groups = _groups(graph, masks, real)
     shown = {tensor for group in groups for tensor in group if _shows_range(graph, tensor)}
     found = measure(path, sorted(shown), calibration)
     plan = dict.fromkeys(masks, MASK)
@@ -98,10 +107,10 @@ def measure_activations(path: Path, graph: Graph, calibration: Calibration) -> M
     return Measured(plan=plan, means=means)
 
 
-def _groups(graph: Graph, masks: frozenset[str]) -> list[frozenset[str]]:
+def _groups(graph: Graph, masks: frozenset[str], real: frozenset[str]) -> list[frozenset[str]]:
     """All feature tensors, those that must share parameters together, in order of first appearance."""
-    fused = {node.output: clip.output for node in graph.nodes if (clip := fused_clip(graph, node)) is not None}
-    features = [name for name in (*graph.inputs, *(node.output for node in graph.nodes)) if name not in masks]
+    fused = {node.output: relu.output for node in graph.nodes if (relu := fused_relu(graph, node)) is not None}
+    features = [name for name in (*graph.inputs, *(node.output for node in graph.nodes)) if name not in masks | real]
     parent = {name: name for name in features if name not in fused}
 
     def root(name: str) -> str:
@@ -111,10 +120,12 @@ def _groups(graph: Graph, masks: frozenset[str]) -> list[frozenset[str]]:
 
     multiplied = graph.mask_multiplications()
     for node in graph.nodes:
-        if node.output in masks:
+        if node.output in masks | real:
             continue
         same = [multiplied[node.name]] if node.name in multiplied else _unchanged_inputs(graph, node)
         for name in same:
+            if node.op == "Concat" and not _is_read_once(graph, name):
+                continue
             if name in masks:
                 raise ExportError(f"node {node.name!r} ({node.op}) mixes the mask with features; int8 cannot hold both")
             parent[root(node.output)] = root(name)
@@ -139,7 +150,24 @@ def _shows_range(graph: Graph, tensor: str) -> bool:
         return True
     multiplied = graph.mask_multiplications()
     readers = graph.consumers(tensor)
-    return not readers or any(node.op not in MOVES and node.name not in multiplied for node in readers)
+    if not readers or (any(node.op == "Concat" for node in readers) and not _is_read_once(graph, tensor)):
+        return True
+    return any(node.op not in MOVES and node.name not in multiplied for node in readers)
+
+
+def _is_read_once(graph: Graph, tensor: str) -> bool:
+    """Whether ``tensor``, and all that it was before it was moved, pooled or masked, has one reader."""
+    multiplied = graph.mask_multiplications()
+    makers = {node.output: node for node in graph.nodes}
+    waiting = [tensor]
+    while waiting:
+        name = waiting.pop()
+        if len(graph.consumers(name)) > 1:
+            return False
+        if name in makers:
+            node = makers[name]
+            waiting += [multiplied[node.name]] if node.name in multiplied else _unchanged_inputs(graph, node)
+    return True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +199,8 @@ def quantise_convolution(
     scales = np.abs(rows).max(axis=1) / 127
     if pair_limit is not None and weight.shape[1] > 1:
         for signed in (np.maximum(rows, 0), np.maximum(-rows, 0)):
-            scales = np.maximum(scales, np.sort(signed, axis=1)[:, -2:].sum(axis=1) / pair_limit)
+            largest = np.partition(signed, max(signed.shape[1] - 2, 0), axis=1)[:, -2:]
+            scales = np.maximum(scales, largest.sum(axis=1) / pair_limit)
     # A dead channel (weights ~0, bias not) needs a scale coarse enough that its bias still fits.
     scales = np.maximum(scales, np.abs(bias) / (input_scale * BIAS_LIMIT))
     scales = np.where(scales > 0, scales, 1.0).astype(np.float32)
@@ -190,15 +219,27 @@ def saturated(output: str, values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def float_tensors(graph: Graph, keep_float: Iterable[str]) -> frozenset[str]:
-    """The tensors that stay float32 because their convolution does.
+    """The tensors that stay float32 because their convolution does, and :func:`real_tensors`.
 
     A kept convolution's result stays float through everything that only moves or masks it, up to the next operation
     with integer arithmetic; a concat stays float if any of its parts is.
     """
-    kept, floats = set(keep_float), set[str]()
+    kept, floats = set(keep_float), set(real_tensors(graph))
     multiplied = graph.mask_multiplications()
     for node in graph.nodes:
-        moved = node.op in MOVES | POOLS | {"Clip"} or node.name in multiplied
+        moved = node.op in MOVES | POOLS | {"Clip", "Relu"} or node.name in multiplied
         if node.name in kept or (moved and floats & set(node.inputs)):
             floats.add(node.output)
     return frozenset(floats)
+
+
+def real_tensors(graph: Graph) -> frozenset[str]:
+    """The results of operations without an integer form, of all that reads them up to the next convolution, and masks
+    that become rows of tokens."""
+    masks = graph.mask_tensors()
+    found: set[str] = set()
+    for node in graph.nodes:
+        rows_of_mask = node.op == "Transpose" and node.inputs[0] in masks
+        if node.op != "Conv" and (node.op in REAL or rows_of_mask or found & set(node.inputs)):
+            found.add(node.output)
+    return frozenset(found)

@@ -34,6 +34,14 @@ class Range:
     channel_highs: NDArray[np.float64]
     """[C] largest value of each channel, 0 or more; empty like ``channel_means``."""
 
+    channel_lows: NDArray[np.float64]
+    """[C] smallest value of each channel, 0 or less; empty like ``channel_means``."""
+
+    @property
+    def channel_sizes(self) -> NDArray[np.float64]:
+        """[C] largest absolute value of each channel; empty like ``channel_means``."""
+        return np.maximum(self.channel_highs, -self.channel_lows)
+
 
 def measure(path: Path, tensors: Sequence[str], calibration: Calibration) -> dict[str, Range]:
     """The range of each of ``tensors`` (results or inputs of the graph at ``path``).
@@ -43,7 +51,7 @@ def measure(path: Path, tensors: Sequence[str], calibration: Calibration) -> dic
     """
     lows, highs, images = np.zeros(len(tensors)), np.zeros(len(tensors)), 0
     sums, sites = [np.zeros(0)] * len(tensors), np.zeros(len(tensors))
-    channels = [np.zeros(0)] * len(tensors)
+    tops, bottoms = [np.zeros(0)] * len(tensors), [np.zeros(0)] * len(tensors)
     for values in _run_all(path, tensors, calibration.inputs):
         images += 1
         lows = np.minimum(lows, [value.min() for value in values])
@@ -58,12 +66,20 @@ def measure(path: Path, tensors: Sequence[str], calibration: Calibration) -> dic
                 sums[index] = total + sums[index] if images > 1 else total
                 sites[index] += int(value.any(axis=1).sum())
                 peak = np.maximum(value.max(axis=(0, 2, 3)).astype(np.float64), 0)
-                channels[index] = np.maximum(peak, channels[index]) if images > 1 else peak
+                tops[index] = np.maximum(peak, tops[index]) if images > 1 else peak
+                trough = np.minimum(value.min(axis=(0, 2, 3)).astype(np.float64), 0)
+                bottoms[index] = np.minimum(trough, bottoms[index]) if images > 1 else trough
     if images == 0:
         raise ExportError("calibration expects pictures, got none")
     return {
-        name: Range(low=float(low), high=float(high), channel_means=total / max(count, 1.0), channel_highs=peaks)
-        for name, low, high, total, count, peaks in zip(tensors, lows, highs, sums, sites, channels, strict=True)
+        name: Range(
+            low=float(lows[index]),
+            high=float(highs[index]),
+            channel_means=sums[index] / max(sites[index], 1.0),
+            channel_highs=tops[index],
+            channel_lows=bottoms[index],
+        )
+        for index, name in enumerate(tensors)
     }
 
 

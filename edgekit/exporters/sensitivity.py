@@ -20,11 +20,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.decoding import detr
 from edgekit.errors import ExportError, UsageError
 from edgekit.exporters.calibration import Calibration
+from edgekit.exporters.dense_graph import dense_copy
 from edgekit.exporters.dependencies import load
 from edgekit.exporters.onnx_build import build_model
-from edgekit.exporters.onnx_graph import Graph, Node, fused_clip, read_graph
+from edgekit.exporters.onnx_graph import Graph, Node, fused_relu, read_graph
 from edgekit.exporters.quantisation import Affine, plan_activations, quantise_convolution, saturated
 
 Tensors = dict[str, NDArray[np.float32]]
@@ -59,7 +61,7 @@ def rank_layers(
     """Every convolution of ``graphs`` (name -> float32 ONNX file), worst first.
 
     Args:
-        graphs: the files that ``export_onnx`` wrote.
+        graphs: the files that ``export_onnx`` wrote; ranked is what ``dense_graph`` makes of them.
         samples: inputs by name; each graph takes those it knows. A handful is enough (:data:`SAMPLES`).
         threads: of onnxruntime.
         progress: called with (layers done, layers in all).
@@ -72,14 +74,15 @@ def rank_layers(
     if not inputs:
         raise ExportError("ranking layers needs at least one picture, got none")
     calibration = Calibration(inputs=inputs, images=len(inputs), sha256="")
-    loaded = {name: read_graph(path) for name, path in graphs.items()}
-    total = sum(len(graph.convolutions()) for graph in loaded.values())
+    total = sum(len(read_graph(path).convolutions()) for path in graphs.values())
     errors: list[LayerError] = []
-    for name, graph in loaded.items():
+    for name, path in graphs.items():
+        with dense_copy(path) as copy:
+            graph = read_graph(copy)
+            plan = plan_activations(copy, graph, calibration)
         feeds = [{key: sample[key] for key in graph.inputs} for sample in inputs]
         session = _session(graph, threads)
         exact = [_run(session, feed) for feed in feeds]
-        plan = plan_activations(graphs[name], graph, calibration)
         for layer in graph.convolutions():
             session = _session(quantise_layer(graph, layer, plan), threads)
             noise = [_noise(_run(session, feed), target) for feed, target in zip(feeds, exact, strict=True)]
@@ -92,10 +95,10 @@ def rank_layers(
 def quantise_layer(graph: Graph, layer: str, plan: Mapping[str, Affine]) -> Graph:
     """``graph`` with the convolution called ``layer`` computing on int8 values, written as float32.
 
-    ``plan`` has the parameters of the convolution's input and of its output (after a ReLU6, if one follows).
+    ``plan`` has the parameters of the convolution's input and of its output (after a ReLU, if one follows).
     """
     node = next(node for node in graph.nodes if node.name == layer)
-    last = fused_clip(graph, node) or node
+    last = fused_relu(graph, node) or node
     constants = dict(graph.constants)
     weight = constants[node.inputs[1]]
     bias = constants[node.inputs[2]] if len(node.inputs) > 2 else np.zeros(len(weight), np.float32)
@@ -146,6 +149,8 @@ def _run(session: Any, feed: Tensors) -> Tensors:
 
 def _noise(values: Tensors, exact: Tensors) -> float:
     """Relative error power, averaged over output tensors; logits count as far as scores can tell them apart."""
+    if {"class_logits", "boxes"} <= exact.keys():  # a DETR, whose queries have no order
+        values = detr.aligned(exact, values)
     shares = []
     for name, target in exact.items():
         target = saturated(name, target)

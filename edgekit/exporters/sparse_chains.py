@@ -17,7 +17,7 @@ from math import inf
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.exporters.onnx_graph import Graph, Node, is_relu6
+from edgekit.exporters.onnx_graph import Graph, Node, relu_bound
 from edgekit.exporters.sparse_nodes import refusal
 
 ROOTS = frozenset({"Conv", "ConvTranspose", "Add"})
@@ -134,17 +134,11 @@ class _Finder:
 
     def _with_activation(self, chain: Chain) -> Chain:
         link = self._next(chain.output)
-        high = None if link is None else self._bound(link.reader)
+        high = None if link is None else relu_bound(self._graph, link.reader)
         if link is None or high is None:
             return chain
         nodes = chain.nodes | {link.reader.name, *link.masks}
         return replace(chain, nodes=nodes, output=link.reader.output, low=0.0, high=high)
-
-    def _bound(self, node: Node) -> float | None:
-        """The upper bound of a ReLU6 or ReLU; ``None`` for any other node."""
-        if node.op == "Relu":
-            return inf
-        return 6.0 if node.op == "Clip" and is_relu6(self._graph, node) else None
 
     def _with_crelu(self, chain: Chain) -> Chain | None:
         halves = self._halves(chain)

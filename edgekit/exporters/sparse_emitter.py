@@ -17,6 +17,7 @@ from edgekit.exporters.onnx_graph import MASK_INPUT, Graph, Node
 from edgekit.exporters.quantisation import Affine, float_tensors
 from edgekit.exporters.sparse_chains import only_reader
 from edgekit.exporters.sparse_nodes import refusal
+from edgekit.exporters.sparse_order import shortcuts_first
 from edgekit.sparse.program import DType, Kind, Level, Operation, Output, Program, Tensor
 
 TO_UNSIGNED = 128
@@ -54,9 +55,7 @@ def choose_numbers(
     graph: Graph, plan: dict[str, Affine] | None, keep_float: frozenset[str], *, float_predictions: bool
 ) -> Numbers:
     """As the TFLite writer chooses, and float32 for what the last convolutions predict if that is asked for."""
-    # float_tensors knows only ReLU6, for TFLite files have nothing else; a ReLU moves values like it.
-    nodes = tuple(replace(node, op="Clip") if node.op == "Relu" else node for node in graph.nodes)
-    floats = float_tensors(replace(graph, nodes=nodes), keep_float)
+    floats = float_tensors(graph, keep_float)
     predictions = graph.predictions() if float_predictions else frozenset[str]()
     return Numbers(plan=plan, keep_float=keep_float, floats=floats | predictions)
 
@@ -153,11 +152,20 @@ class Emitter:
                 stored = self._versions(name, node)
                 fields = {"output": target, "channel_offset": first}
                 if dtype in stored:
-                    self.operation(Kind.UPSAMPLE, input=stored[dtype], stride=1, **fields)  # a copy
+                    self._copy(stored[dtype], **fields)
                 else:
                     self.operation(self._conversion(dtype), input=self.stored(name, node), **fields)
             first += self.graph.shapes[name][1]
         self._stored[node.output] = {dtype: target}
+
+    def _copy(self, source: int, *, output: int, channel_offset: int) -> None:
+        """A tensor into channels of another of its type, at the other's scale."""
+        old, new = self._tensors[source], self._tensors[output]
+        fields = {"input": source, "output": output, "channel_offset": channel_offset}
+        if (old.scale, old.zero_point) == (new.scale, new.zero_point):
+            self.operation(Kind.UPSAMPLE, stride=1, **fields)
+        else:
+            self.operation(Kind.AVGPOOL, first_scale=old.scale / new.scale, **fields)  # the mean of one site
 
     def finish(self) -> Program:
         """The program, with an OUTPUT operation for each part of each of the graph's outputs."""
@@ -176,7 +184,7 @@ class Emitter:
             mask_columns=mask_columns,
             levels=tuple(self._levels),
             tensors=tuple(self._tensors),
-            operations=tuple(self._operations),
+            operations=shortcuts_first(self._operations),
             outputs=tuple(outputs),
         )
 

@@ -157,7 +157,8 @@ def _after(graph: Graph, node: Node, paths: Mapping[str, Path]) -> Path:
     rows, columns = sites(graph, node.inputs[0], node)
     halved = (window.kernel_rows, window.kernel_columns, window.stride, window.pad_top, window.pad_left)
     size = sites(graph, node.output, node)
-    if halved != (2, 2, 2, 0, 0) or size != ((rows + 1) // 2, (columns + 1) // 2):
+    whole = (min(2, rows), min(2, columns), 2, 0, 0)  # of one row there is nothing to take two of
+    if halved not in ((2, 2, 2, 0, 0), whole) or size != ((rows + 1) // 2, (columns + 1) // 2):
         raise refusal(node, "a mask that is halved, rounding up", f"{rows}x{columns} to {size[0]}x{size[1]}")
     if (before.row_factor, before.column_factor) != (1, 1):
         raise refusal(node, "a mask that was not repeated before it is halved", node.inputs[0])

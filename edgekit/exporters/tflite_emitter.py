@@ -6,17 +6,18 @@ once, as the kind that its operation computes in; whoever needs the other kind g
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.errors import ExportError
 from edgekit.exporters.onnx_graph import Graph, Node
+from edgekit.exporters.onnx_places import integer_tensors
 from edgekit.exporters.quantisation import Affine, float_tensors, quantise_convolution
-from edgekit.exporters.tflite_writer import Quantisation, TfliteWriter
+from edgekit.exporters.tflite_writer import DType, Quantisation, TfliteWriter
 
-Kind = Literal["FLOAT32", "INT8"]
+Kind = Literal["FLOAT32", "INT8", "INT32"]
 """What an activation is stored as."""
 
 INT8_VERSIONS = {
@@ -29,6 +30,8 @@ INT8_VERSIONS = {
     "MAX_POOL_2D": 2,
     "MUL": 3,  # input scales over output scale >= 1: the mask multiplies by exactly 1
     "PAD": 2,
+    "PADV2": 2,
+    "RELU": 2,
     "RELU6": 2,
     "RESIZE_NEAREST_NEIGHBOR": 2,
 }
@@ -58,10 +61,14 @@ class Emitter:
         self._half_weights = half_weights
         self._plan = plan
         self._floats = float_tensors(graph, keep_float)
+        self._integers = integer_tensors(graph)
         self._indices: dict[tuple[str, Kind], int] = {}
+        self._constants: dict[tuple[str, tuple[int, ...]], int] = {}
 
     def kind(self, tensor: str) -> Kind:
-        """What the ONNX tensor is stored as."""
+        """What the ONNX tensor is stored as; indices are integers in every file."""
+        if tensor in self._integers:
+            return "INT32"
         return "FLOAT32" if self._plan is None or tensor in self._floats else "INT8"
 
     def shape(self, tensor: str) -> tuple[int, ...]:
@@ -86,16 +93,29 @@ class Emitter:
             self._indices[tensor, kind] = index
         return self._indices[tensor, kind]
 
+    def read_as(self, tensor: str, kind: Kind, other: str) -> int:
+        """The stored tensor as ``kind``, in int8 with the parameters of the tensor ``other``."""
+        source = self.read(tensor, kind)
+        if kind == "FLOAT32" or self.affine(tensor) == self.affine(other):
+            return source
+        quantisation = self.quantisation(other, kind)
+        index = self.writer.tensor(f"{tensor}.in.{other}", self.shape(tensor), kind, quantisation=quantisation)
+        self.writer.operator("QUANTIZE", [source], [index], version=2)  # 2: reads int8
+        return index
+
     def stored(self, tensor: str) -> int:
         """The stored tensor as it was written."""
         return self._indices[tensor, self.kind(tensor)]
 
     def alias(self, tensor: str, source: str) -> None:
         """``tensor`` is stored where ``source`` is."""
-        self._indices[tensor, self.kind(tensor)] = self.stored(source)
+        self._indices[tensor, self.kind(tensor)] = self.read(source, self.kind(tensor))
 
-    def padded(self, node: Node, kind: Kind, amounts: tuple[int, int, int, int]) -> int:
-        """A convolution's input with ``amounts`` of zeros at its top, left, bottom, right; 0 is exact in int8."""
+    def padded(self, node: Node, kind: Kind, amounts: tuple[int, int, int, int], *, lowest: bool = False) -> int:
+        """A node's input with ``amounts`` of zeros at its top, left, bottom, right; 0 is exact in int8.
+
+        With ``lowest`` of the lowest number there is, for the maximum of a pool.
+        """
         tensor = node.inputs[0]
         top, left, bottom, right = amounts
         rows, columns = self.shape(tensor)[1:3]
@@ -103,12 +123,17 @@ class Emitter:
         pads = [[0, 0], [top, bottom], [left, right], [0, 0]]
         stored = self.writer.tensor(f"{node.name}.pads", (4, 2), "INT32", data=np.array(pads, np.int32))
         index = self.writer.tensor(f"{node.name}.padded", shape, kind, quantisation=self.quantisation(tensor, kind))
-        self.operator("PAD", kind, [self.read(tensor, kind), stored], index, options="PadOptions")
+        inputs = [self.read(tensor, kind), stored]
+        if lowest:
+            value = np.array([-128], np.int8) if kind == "INT8" else np.array([np.finfo(np.float32).min], np.float32)
+            parameters = self.quantisation(tensor, kind)
+            inputs.append(self.writer.tensor(f"{node.name}.low", (1,), kind, data=value, quantisation=parameters))
+        self.operator("PADV2" if lowest else "PAD", kind, inputs, index, options=f"Pad{'V2' * lowest}Options")
         return index
 
     def quantisation(self, tensor: str, kind: Kind) -> Quantisation | None:
         """The tensor's parameters when stored as ``kind``."""
-        if kind == "FLOAT32":
+        if kind != "INT8":
             return None
         affine = self.affine(tensor)
         return Quantisation([affine.scale], [affine.zero_point])
@@ -126,7 +151,7 @@ class Emitter:
         output: int,
         *,
         options: str | None = None,
-        **fields: int | list[int],
+        **fields: float | list[int],
     ) -> None:
         """Add an operator in the version that ``kind`` needs."""
         version = INT8_VERSIONS.get(code, 1) if kind == "INT8" or code == "DEQUANTIZE" else 1
@@ -140,7 +165,7 @@ class Emitter:
         order, axis = ((1, 2, 3, 0), 3) if depthwise else ((0, 2, 3, 1), 0)
         names = f"{node.name}.weight", f"{node.name}.bias"
         if kind == "FLOAT32":
-            stored = self._float_weight(names[0], weight.transpose(order).astype(np.float32))
+            stored = self.float_weight(names[0], weight.transpose(order).astype(np.float32))
             return [stored, self.writer.tensor(names[1], bias.shape, "FLOAT32", data=bias.astype(np.float32))]
         integers = quantise_convolution(weight, bias, self.affine(node.inputs[0]).scale)
         values, zeros = integers.weight.transpose(order), [0] * len(bias)
@@ -161,7 +186,8 @@ class Emitter:
             ),
         ]
 
-    def _float_weight(self, name: str, values: NDArray[np.float32]) -> int:
+    def float_weight(self, name: str, values: NDArray[np.float32]) -> int:
+        """A constant in float32, stored in half precision where that is wanted."""
         if not self._half_weights:
             return self.writer.tensor(name, values.shape, "FLOAT32", data=values)
         if np.abs(values).max(initial=0) > np.finfo(np.float16).max:
@@ -170,6 +196,13 @@ class Emitter:
         index = self.writer.tensor(name, values.shape, "FLOAT32")
         self.writer.operator("DEQUANTIZE", [half], [index], version=3)  # 3: reads float16
         return index
+
+    def constant(self, tensor: str, values: NDArray[Any], dtype: DType) -> int:
+        """The ONNX constant ``tensor``, whose ``values`` are in the order that they are stored in; written once."""
+        key = tensor, values.shape
+        if key not in self._constants:
+            self._constants[key] = self.writer.tensor(tensor, values.shape, dtype, data=values)
+        return self._constants[key]
 
     def _new(self, name: str, tensor: str, kind: Kind) -> int:
         return self.writer.tensor(name, self.shape(tensor), kind, quantisation=self.quantisation(tensor, kind))

@@ -1,30 +1,31 @@
 """One handler an ONNX operation: check what TFLite cannot express, then write the operator.
 
 Feature maps are [N, H, W, C] here. ONNX's Transpose to that order becomes nothing, and a Reshape is only allowed
-after it. Strided convolutions get an explicit PAD where TFLite's SAME would pad the other side. ReLU6 is fused into
-the operation before it.
+after it. Strided convolutions get an explicit PAD where TFLite's SAME would pad the other side. ReLU and ReLU6 are
+fused into the operation before them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import prod
+from math import inf, prod
 from typing import Any
 
 import numpy as np
 
 from edgekit.errors import ExportError
-from edgekit.exporters.onnx_graph import Node, is_relu6
+from edgekit.exporters import tflite_token_ops as tokens
+from edgekit.exporters.onnx_graph import Node, relu_bound
 from edgekit.exporters.tflite_emitter import Emitter
 
 Handler = Callable[[Emitter, Node, str], None]
-"""(emitter, node, ONNX tensor that receives the result: the node's own, or that of a ReLU6 fused into it)."""
+"""(emitter, node, ONNX tensor that receives the result: the node's own, or that of a ReLU or ReLU6 fused into it)."""
 
 ANY = (object(),)
 """Every value of an attribute is handled, or it cannot matter."""
 
-NO_ACTIVATION, RELU6 = 0, 3
+NO_ACTIVATION, RELU, RELU6 = 0, 1, 3
 """Values of the schema's ``ActivationFunctionType``."""
 
 SAME, VALID = 0, 1
@@ -75,13 +76,16 @@ def convolution(emitter: Emitter, node: Node, output: str) -> None:
         strideW=window.strides[1],
         dilationHFactor=1,
         dilationWFactor=1,
-        fusedActivationFunction=_activation(node, output),
+        fusedActivationFunction=_activation(emitter, node, output),
         **({"depthMultiplier": 1} if depthwise else {}),
     )
 
 
 def addition(emitter: Emitter, node: Node, output: str) -> None:
     """Add of two feature maps of one shape -> ADD."""
+    if tokens.is_binary_of_tokens(emitter, node):
+        tokens.binary(emitter, node, output)
+        return
     _check(node, {})
     left, right = (emitter.graph.shapes.get(tensor) for tensor in node.inputs)
     if left is None or left != right or emitter.masks & set(node.inputs):
@@ -94,12 +98,15 @@ def addition(emitter: Emitter, node: Node, output: str) -> None:
         inputs,
         emitter.result(output),
         options="AddOptions",
-        fusedActivationFunction=_activation(node, output),
+        fusedActivationFunction=_activation(emitter, node, output),
     )
 
 
 def multiplication(emitter: Emitter, node: Node, output: str) -> None:
     """Mul of a feature map by a mask [1, 1, H, W] -> MUL that repeats the mask over the channels."""
+    if tokens.is_binary_of_tokens(emitter, node):
+        tokens.binary(emitter, node, output)
+        return
     _check(node, {})
     feature = emitter.mask_multiplications.get(node.name)
     if feature is None:
@@ -119,13 +126,16 @@ def multiplication(emitter: Emitter, node: Node, output: str) -> None:
     )
 
 
-def clip(emitter: Emitter, node: Node, output: str) -> None:
-    """A ReLU6 that could not be fused -> RELU6."""
+def activation(emitter: Emitter, node: Node, output: str) -> None:
+    """A ReLU or ReLU6 that could not be fused -> RELU or RELU6."""
     _check(node, {})
-    if not is_relu6(emitter.graph, node):
-        raise ExportError(f"node {node.name!r} (Clip): expected the constant bounds 0 and 6 of ReLU6")
+    bound = relu_bound(emitter.graph, node)
+    if bound is None:
+        tokens.clip(emitter, node, output)
+        return
     kind = emitter.kind(output)
-    emitter.operator("RELU6", kind, [emitter.read(node.inputs[0], kind)], emitter.result(output))
+    code = "RELU" if bound == inf else "RELU6"
+    emitter.operator(code, kind, [emitter.read(node.inputs[0], kind)], emitter.result(output))
 
 
 def max_pool(emitter: Emitter, node: Node, output: str) -> None:
@@ -173,6 +183,9 @@ def resize(emitter: Emitter, node: Node, output: str) -> None:
 
 def transpose(emitter: Emitter, node: Node, output: str) -> None:
     """[N, C, H, W] -> [N, H, W, C]: the order that everything is stored in anyway."""
+    if len(emitter.graph.shapes[output]) != 4:
+        tokens.reorder(emitter, node, output)
+        return
     _check(node, {"perm": ([0, 2, 3, 1],)})
     if node.inputs[0] in emitter.channels_last or output in emitter.graph.outputs:
         raise ExportError(f"node {node.name!r} (Transpose): expected one feature map on its way to a Reshape")
@@ -201,14 +214,14 @@ def reshape(emitter: Emitter, node: Node, output: str) -> None:
 
 
 def concat(emitter: Emitter, node: Node, output: str) -> None:
-    """Concat -> CONCATENATION; all parts have the result's scale, which int8 kernels insist on."""
+    """Concat -> CONCATENATION; all parts are brought to the result's scale, which int8 kernels insist on."""
     _check(node, {"axis": ANY})
     if emitter.channels_last & set(node.inputs) or set(node.inputs) & emitter.graph.constants.keys():
         raise ExportError(f"node {node.name!r} (Concat): expected feature maps or reshaped predictions")
     rank = len(emitter.graph.shapes[output])
     axis = int(node.attributes["axis"]) % rank
     kind = emitter.kind(output)
-    inputs = [emitter.read(tensor, kind) for tensor in node.inputs]
+    inputs = [emitter.read_as(tensor, kind, output) for tensor in node.inputs]
     emitter.operator(
         "CONCATENATION",
         kind,
@@ -223,18 +236,33 @@ def concat(emitter: Emitter, node: Node, output: str) -> None:
 HANDLERS: dict[str, Handler] = {
     "Add": addition,
     "AveragePool": average_pool,
-    "Clip": clip,
+    "Cast": tokens.cast,
+    "Clip": activation,
     "Concat": concat,
     "Conv": convolution,
+    "Gather": tokens.gather,
+    "Gemm": tokens.product,
+    "LayerNormalization": tokens.layer_norm,
+    "MatMul": tokens.product,
     "MaxPool": max_pool,
     "Mul": multiplication,
+    "ReduceMax": tokens.reduction,
+    "ReduceMean": tokens.reduction,
+    "Relu": activation,
     "Reshape": reshape,
     "Resize": resize,
+    "ScatterND": tokens.scatter,
+    "Slice": tokens.cut,
+    "Softmax": tokens.softmax,
+    "TopK": tokens.best,
     "Transpose": transpose,
+    "Unsqueeze": tokens.unsqueeze,
+    **dict.fromkeys(("Div", "Min", "Sub"), tokens.binary),
+    **dict.fromkeys(tokens.UNARY, tokens.unary),
 }
 
-FUSES_CLIP = frozenset({"Conv", "Add"})
-"""Operations whose TFLite form can end in a ReLU6."""
+FUSES_RELU = frozenset({"Conv", "Add", "Gemm"})
+"""Operations whose TFLite form can end in a ReLU or ReLU6."""
 
 WINDOW = {"kernel_shape": ANY, "pads": ANY, "strides": ANY}
 
@@ -275,16 +303,20 @@ def _pool(emitter: Emitter, node: Node, output: str, code: str) -> None:
     window = _window(node)
     source = node.inputs[0]
     padding = _padding(window, emitter.shape(source)[1:3], emitter.shape(output)[1:3])
-    if padding is None:
+    kind = emitter.kind(output)
+    if padding is None and (code != "MAX_POOL_2D" or node.attributes.get("ceil_mode")):
         raise ExportError(
             f"node {node.name!r} ({node.op}): TFLite cannot pad a pool by {window.pads}"
             f" from {emitter.shape(source)[1:3]} to {emitter.shape(output)[1:3]}"
         )
-    kind = emitter.kind(output)
+    if padding is None:
+        data, padding = emitter.padded(node, kind, window.pads, lowest=True), VALID
+    else:
+        data = emitter.read(source, kind)
     emitter.operator(
         code,
         kind,
-        [emitter.read(source, kind)],
+        [data],
         emitter.result(output),
         options="Pool2DOptions",
         padding=padding,
@@ -296,5 +328,8 @@ def _pool(emitter: Emitter, node: Node, output: str, code: str) -> None:
     )
 
 
-def _activation(node: Node, output: str) -> int:
-    return NO_ACTIVATION if output == node.output else RELU6
+def _activation(emitter: Emitter, node: Node, output: str) -> int:
+    if output == node.output:
+        return NO_ACTIVATION
+    relu = next(reader for reader in emitter.graph.consumers(node.output) if reader.output == output)
+    return RELU if relu_bound(emitter.graph, relu) == inf else RELU6

@@ -46,6 +46,11 @@ class TfliteWriter:
         self._codes: dict[tuple[str, int, str | None], int] = {}
         self._buffers: list[Any] = [self._schema.BufferT()]  # buffer 0 is the empty one of all activations
 
+    @property
+    def types(self) -> Any:
+        """The schema's ``TensorType``."""
+        return self._schema.TensorType
+
     def tensor(
         self,
         name: str,
@@ -78,7 +83,7 @@ class TfliteWriter:
         *,
         version: int = 1,
         options: str | None = None,
-        **fields: int | Sequence[int],
+        **fields: float | Sequence[int],
     ) -> None:
         """Add an operator; ``code`` is a ``BuiltinOperator``, ``options`` one of ``BuiltinOptions`` with ``fields``."""
         operator = self._operator((code, version, None), inputs, outputs)
@@ -87,7 +92,7 @@ class TfliteWriter:
             for field, value in fields.items():
                 if not hasattr(table, field):
                     raise AttributeError(f"{options} of the TFLite schema has no field {field!r}")
-                setattr(table, field, value if isinstance(value, int) else np.asarray(value, np.int32))
+                setattr(table, field, value if isinstance(value, int | float) else np.asarray(value, np.int32))
             operator.builtinOptionsType = getattr(self._schema.BuiltinOptions, options)
             operator.builtinOptions = table
 

@@ -1,4 +1,4 @@
-"""PyTorch -> ONNX: two graphs, ``omg`` (image -> objectness) and ``detector`` (image, mask -> logits, offsets).
+"""PyTorch -> ONNX: the graphs of a spec, of which ``omg`` (image -> objectness) is the first.
 
 torch's TorchScript exporter folds batch norms and is several times faster than the dynamo one; both give the same
 nodes for these models. What it writes is then tidied: constants become initializers, one per use, and every node is
@@ -33,10 +33,11 @@ CONSTANT_NAMES = {
 
 
 def export_onnx(model: MaskedDetector, directory: Path) -> dict[str, Path]:
-    """Write ``omg.onnx`` and ``detector.onnx``: float32, opset 17, batch 1, evaluation mode.
+    """Write ``omg.onnx``, and ``detector.onnx`` or what it falls into: float32, opset 17, batch 1, evaluation mode.
 
     Inputs are ``image`` [1, 3, H, W] and ``mask`` [1, 1, G, G]; outputs ``objectness`` [1, 1, G, G],
-    ``class_logits`` [1, A, C] and ``box_offsets`` [1, A, 4], all float32. ``model`` is not changed.
+    ``class_logits`` [1, A, C] and ``box_offsets`` [1, A, 4], all float32. ``edgekit.exporters.pvanet_onnx`` has those
+    of a two-stage detector, ``edgekit.exporters.detr_onnx`` those of a DETR. ``model`` is not changed.
 
     Returns:
         Graph name -> file.
@@ -49,10 +50,22 @@ def export_onnx(model: MaskedDetector, directory: Path) -> dict[str, Path]:
     model = copy.deepcopy(model).cpu().float().eval()
     spec = model.spec
     image = torch.zeros(1, 3, spec.height, spec.width)
-    mask = torch.ones(1, 1, spec.mask_grid, spec.mask_grid)
+    mask = torch.ones(1, 1, *spec.mask_grid)
     directory.mkdir(parents=True, exist_ok=True)
-    paths = {name: directory / f"{name}.onnx" for name in ("omg", "detector")}
+    paths = {name: directory / f"{name}.onnx" for name in spec.graphs}
     export_graph(model.omg, {"image": image}, ["objectness"], paths["omg"])
+    if spec.kind == "detr":
+        from edgekit.exporters.detr_onnx import export_detr
+
+        sizes = {"height": spec.height, "width": spec.width}
+        export_detr(model.detr, paths["detector"], **sizes, mask_grid=spec.mask_grid, spec=spec)
+        return paths
+    if spec.two_stage is not None:
+        from edgekit.exporters.pvanet_onnx import export_pvanet
+
+        rois = spec.two_stage.proposals
+        export_pvanet(model.two_stage, directory, height=spec.height, width=spec.width, rois=rois)
+        return paths
     export_graph(model.detector, {"image": image, "mask": mask}, ["class_logits", "box_offsets"], paths["detector"])
     return paths
 

@@ -10,14 +10,7 @@ transparent huge pages; that cannot be set from inside the process.
 
 from __future__ import annotations
 
-import ctypes
-import sys
-
-# Names and values of <malloc.h>.
-M_TRIM_THRESHOLD = -1
-M_TOP_PAD = -2
-M_MMAP_MAX = -4
-M_ARENA_MAX = -8
+from edgekit.glibc import M_ARENA_MAX, M_MMAP_MAX, M_TOP_PAD, M_TRIM_THRESHOLD, set_malloc
 
 GROWTH_BYTES = 256 << 20
 """The heap grows by at least this much at a time; pages that are never written cost nothing."""
@@ -31,13 +24,4 @@ def keep_freed_memory() -> bool:
     All threads share one heap from then on, because the heaps of further threads (autograd's among them) are limited to
     64 MB each and would go on asking the kernel.
     """
-    if not sys.platform.startswith("linux"):
-        return False
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):  # musl has no mallopt
-        return False
-    mallopt.argtypes, mallopt.restype = [ctypes.c_int, ctypes.c_int], ctypes.c_int
-    settings = ((M_ARENA_MAX, 1), (M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, NEVER), (M_TOP_PAD, GROWTH_BYTES))
-    answers = [mallopt(name, value) for name, value in settings]
-    return all(answer == 1 for answer in answers)
+    return set_malloc({M_ARENA_MAX: 1, M_MMAP_MAX: 0, M_TRIM_THRESHOLD: NEVER, M_TOP_PAD: GROWTH_BYTES})

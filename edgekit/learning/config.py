@@ -11,7 +11,15 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edgekit.errors import UsageError
+
+PARTS = ("both", "omg", "detector", "head")
+SCHEDULES = ("cosine", "steps", "plateau", "plateau-loss")
+
+SCALE_STEP = 64
+"""Pixels between the sides of ``multi_scale``: what the mask network needs. PVANet was trained in steps of 32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +29,13 @@ class TrainConfig:
     model: str = "mobilenetv2-ssdlite-omg"
     """Registered name."""
 
+    width_multiplier: float = 1.0
+    """Channels of a PVANet over those of the published network."""
+
+    token_share: float = 0.0
+    """Share of the tokens that a DETR's encoder refines, above 0 to 1 (rho of Sparse DETR); 1 is all of them, without a
+    network that scores them, and 0 stands for the model's own."""
+
     epochs: int = 60
     """Passes over the training pictures."""
 
@@ -28,10 +43,17 @@ class TrainConfig:
     """Pictures in a step, over all processes together: the same with 1 process as with 8."""
 
     sizes: tuple[tuple[float, int], ...] = ((0.0, 320),)
-    """(share of the epochs from which it holds, input size)."""
+    """(share of the epochs from which it holds, input size). The last is the size that is evaluated and saved."""
+
+    multi_scale: tuple[int, ...] = ()
+    """(smallest, largest) side: each batch's is drawn from this range in steps of 64 pixels, whatever ``sizes`` says of
+    training; empty for none. Inputs are letterboxed squares, so the side is a picture's *longer* one."""
 
     optimiser: str = "adamw"
     """``adamw`` or ``sgd`` (momentum .9)."""
+
+    nesterov: bool = True
+    """Whether sgd looks ahead (Nesterov's momentum)."""
 
     learning_rate: float = 1e-3
     """Peak, for the new layers."""
@@ -41,17 +63,38 @@ class TrainConfig:
     a step, whatever its gradient, and so forgets: with .5 a linear classifier on the trunk's features of VOC objects
     fell from 88 % (ImageNet) to 62 %, and AP50 without masks was .42 after 22 epochs; with .1 it was .55 after 15."""
 
+    sampling_rate: float = 0.1
+    """Learning rate of the layers of a DETR that say where attention looks, relative to the others; as published."""
+
+    base_batch: int = 0
+    """Learning rates are for so many pictures in a step, and go with the root of the batch over it; 0: they are for
+    any."""
+
+    bias_rate: float = 1.0
+    """Learning rate of a PVANet's biases, relative to its weights; 2 as published."""
+
     weight_decay: float = 0.05
-    """On convolution weights; never on biases and batch norms."""
+    """On the weights of convolutions and linear layers."""
+
+    decay_everything: bool = False
+    """Weight decay on biases and norms as well, as DETRs are published."""
 
     schedule: str = "cosine"
-    """``cosine``, or ``plateau``: a tenth each time the score has not risen for ``plateau_epochs``."""
+    """``cosine``; ``steps``: a tenth after each ``drop_epochs``; ``plateau``: a tenth each time the score has not risen
+    for ``plateau_epochs``; ``plateau-loss``: a tenth each time the loss has not fallen for one of the
+    ``plateau_windows``."""
 
     warmup_steps: int = 200
     """Steps of linear warm-up."""
 
+    drop_epochs: int = 40
+    """Epochs between the drops of the schedule of steps."""
+
     plateau_epochs: int = 5
     """Patience of the plateau schedule, in epochs."""
+
+    plateau_windows: tuple[int, ...] = (50000, 75000, 100000)
+    """Patience of the plateau-loss schedule before each of its drops, in steps (``edgekit.learning.plateau``)."""
 
     clip_norm: float = 10.0
     """Largest gradient norm of a step."""
@@ -66,7 +109,8 @@ class TrainConfig:
     """Keep the trunk's batch norm statistics from the starting weights (usual when fine-tuning a detector)."""
 
     parts: str = "both"
-    """``both`` networks learn, or only the ``omg`` or the ``detector``; the other one stays as it is."""
+    """``both`` networks learn, or only the ``omg`` or the ``detector``, or only the RoI ``head`` of a two-stage
+    detector; what does not learn stays as it is."""
 
     masks: str = "joint"
     """``joint``: the detector learns under the objectness network's own masks; ``apart``: without masks."""
@@ -98,6 +142,19 @@ class TrainConfig:
 
     mask_recall_target: float = 0.985
     """The mask threshold is set so that this share of validation boxes keeps 70 % of its area active."""
+
+    token_answers: int = 1
+    """DETR: so many tokens answer for each object before the decoder, whose queries are one for each; 1 as published.
+    With more, the heads that choose where queries start learn from few pictures."""
+
+    proposals_before_nms: int = 12000
+    """Two-stage: how many of a training picture's best anchors enter suppression."""
+
+    proposals: int = 2000
+    """Two-stage: how many leave it at most; the head learns from some of them."""
+
+    rois: int = 128
+    """Two-stage: of how many of them, for each picture."""
 
     augmentation: float = 1.0
     """0 switches geometric augmentation off, 1 is SSD's."""
@@ -137,18 +194,19 @@ class TrainConfig:
     """Minutes between saves of ``last.pt`` inside an epoch; every epoch's end is saved too."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "evaluate_every"):
+        counts = ("epochs", "batch_size", "evaluate_every", "drop_epochs", "token_answers")
+        for name in (*counts, "proposals_before_nms", "proposals", "rois"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("augmentation", "mosaic", "sparse_scenes", "footage_share", "opinion_weight"):
+        for name in ("augmentation", "mosaic", "sparse_scenes", "footage_share", "opinion_weight", "token_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
         if bool(self.footage) != bool(self.cutouts):
             raise UsageError("footage and cutouts go together: frames of fixed cameras, and objects to paste into them")
         choices = {
             "optimiser": ("adamw", "sgd"),
-            "schedule": ("cosine", "plateau"),
-            "parts": ("both", "omg", "detector"),
+            "schedule": SCHEDULES,
+            "parts": PARTS,
             "masks": ("joint", "apart"),
         }
         for name, allowed in choices.items():
@@ -157,10 +215,28 @@ class TrainConfig:
         starts = [start for start, _ in self.sizes]
         if not starts or starts[0] != 0 or starts != sorted(starts) or starts[-1] >= 1:
             raise UsageError(f"sizes must start at share 0 and rise below 1, got {self.sizes}")
+        if self.multi_scale and (
+            len(self.multi_scale) != 2
+            or not 0 < self.multi_scale[0] <= self.multi_scale[1]
+            or any(side % SCALE_STEP for side in self.multi_scale)
+        ):
+            raise UsageError(
+                f"multi_scale must be two rising multiples of {SCALE_STEP}, or empty, got {list(self.multi_scale)}"
+            )
+        if not self.plateau_windows or min(self.plateau_windows) < 1:
+            raise UsageError(f"plateau_windows must be numbers of steps, got {list(self.plateau_windows)}")
 
     def size_at(self, epoch: int) -> int:
         """Input size of ``epoch`` (from 0)."""
         return [size for start, size in self.sizes if epoch >= round(start * self.epochs)][-1]
+
+    def size_of_batch(self, epoch: int, batch: int) -> int:
+        """Input size of one batch of ``epoch``, both from 0."""
+        if not self.multi_scale:
+            return self.size_at(epoch)
+        smallest, largest = self.multi_scale
+        drawn = np.random.default_rng((self.seed, epoch, batch)).integers((largest - smallest) // SCALE_STEP + 1)
+        return smallest + SCALE_STEP * int(drawn)
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary for JSON and for the checkpoint."""
@@ -200,6 +276,10 @@ def config_from_json(values: dict[str, Any], *, where: str) -> TrainConfig:
                 value = tuple((float(start), int(size)) for start, size in value)
             except (TypeError, ValueError) as error:
                 raise UsageError(f"{where}: sizes must be pairs [share, size], got {value!r}") from error
+        elif expected is tuple:
+            if not isinstance(value, list | tuple) or not all(type(entry) is int for entry in value):
+                raise UsageError(f"{where}: {name} must be a list of whole numbers, got {value!r}")
+            value = tuple(value)
         elif expected is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         elif type(value) is not expected:

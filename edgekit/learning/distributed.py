@@ -2,7 +2,7 @@
 
 Equality needs three things: every sum that a loss divides by is summed over the processes, gradients are averaged of
 losses that were scaled up by the number of processes, and batch norm sees the whole batch. PyTorch's own
-``SyncBatchNorm`` refuses CPU tensors, hence :class:`SyncedBatchNorm2d`.
+``SyncBatchNorm`` refuses CPU tensors, hence one of our own.
 """
 
 from __future__ import annotations
@@ -94,20 +94,22 @@ def _sum_with_gradient(value: Tensor) -> Tensor:
     return total
 
 
-class SyncedBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm over the batches of all processes, on any device; same state_dict as ``BatchNorm2d``."""
+class _Synced(nn.modules.batchnorm._BatchNorm):
+    """Batch norm over the batches of all processes, on any device; same state_dict as PyTorch's own."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B, C, H, W]."""
+        """[B, C] or [B, C, H, W] -> the same shape."""
         if not self.training or world_size() == 1:
             return super().forward(input)
         # Under mixed precision sums over a batch need float32; double stays double.
         values = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
+        others = [axis for axis in range(values.dim()) if axis != 1]
+        shape = [-1, *[1] * (values.dim() - 2)]
         count = sum_over_processes(values.new_tensor(values.numel() / values.shape[1]))
-        mean = _sum_with_gradient(values.sum(dim=(0, 2, 3))) / count
+        mean = _sum_with_gradient(values.sum(dim=others)) / count
         # Two passes: E[x^2] - E[x]^2 would lose the variance of channels with a large mean.
-        centred = values - mean[:, None, None]
-        variance = _sum_with_gradient(centred.square().sum(dim=(0, 2, 3))) / count
+        centred = values - mean.view(shape)
+        variance = _sum_with_gradient(centred.square().sum(dim=others)) / count
         with torch.no_grad():
             assert self.running_mean is not None
             assert self.running_var is not None
@@ -116,16 +118,32 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
             self.running_var.lerp_(variance.detach() * count / (count - 1).clamp_min(1), self.momentum)
             if self.num_batches_tracked is not None:
                 self.num_batches_tracked.add_(1)
-        scale = self.weight * torch.rsqrt(variance + self.eps)
-        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(input.dtype)
+        scale = torch.rsqrt(variance + self.eps)
+        if not self.affine:
+            return (centred * scale.view(shape)).to(input.dtype)
+        return (centred * (self.weight * scale).view(shape) + self.bias.view(shape)).to(input.dtype)
+
+
+class SyncedBatchNorm1d(_Synced, nn.BatchNorm1d):
+    """Over rows of features."""
+
+
+class SyncedBatchNorm2d(_Synced, nn.BatchNorm2d):
+    """Over feature maps."""
+
+
+SYNCED: dict[type[nn.Module], type[nn.Module]] = {
+    nn.BatchNorm1d: SyncedBatchNorm1d,
+    nn.BatchNorm2d: SyncedBatchNorm2d,
+}
 
 
 def synchronise_batch_norms(model: nn.Module) -> None:
-    """Turn every batch norm of ``model`` into a :class:`SyncedBatchNorm2d`, in place, when there are many processes."""
+    """Make every batch norm of ``model`` see all processes' batches, in place, when there are many processes."""
     if world_size() > 1:
         for module in model.modules():
-            if type(module) is nn.BatchNorm2d:
-                module.__class__ = SyncedBatchNorm2d
+            if type(module) in SYNCED:
+                module.__class__ = SYNCED[type(module)]
 
 
 def broadcast_object(value: Any) -> Any:

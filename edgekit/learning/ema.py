@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from edgekit.models.masked_detector import MaskedDetector
 
@@ -23,8 +24,14 @@ class WeightAverage:
         """Move towards ``model``; early updates move further, so the average does not remember its start."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        for mine, theirs in zip(self.model.state_dict().values(), model.state_dict().values(), strict=True):
+        # Each tensor once: a state_dict has those of a DETR's heads under two or three names.
+        for mine, theirs in zip(_tensors(self.model), _tensors(model), strict=True):
             if mine.dtype.is_floating_point:
-                mine.lerp_(theirs.detach(), 1 - decay)
+                mine.lerp_(theirs, 1 - decay)
             else:
                 mine.copy_(theirs)
+
+
+def _tensors(model: nn.Module) -> Iterator[Tensor]:
+    yield from model.parameters()
+    yield from model.buffers()

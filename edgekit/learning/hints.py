@@ -12,6 +12,7 @@ The teacher sees the whole picture, the student what its mask left of it. B batc
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,16 @@ BACKGROUND_WEIGHT = 0.25
 
 SMALLEST_DEVIATION = 1e-3
 """Channels of a teacher that never change are left alone."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a teacher says of one batch."""
+
+    hints: FeatureHints
+    view: View
+    targets: list[Tensor]
+    """Of the features, from :meth:`FeatureHints.targets`."""
 
 
 class FeatureHints(nn.Module):
@@ -60,6 +71,11 @@ class FeatureHints(nn.Module):
             self.get_buffer(f"mean_{index}").copy_(features.mean(dim=(0, 2, 3))[:, None, None])
             deviation = features.std(dim=(0, 2, 3), correction=0).clamp_min(SMALLEST_DEVIATION)
             self.get_buffer(f"deviation_{index}").copy_(deviation[:, None, None])
+
+    def lesson(self, images: Tensor) -> Lesson:
+        """What the teacher says of ``images``, uint8 [B, 3, H, W]."""
+        view = self.teacher(images)
+        return Lesson(self, view, self.targets(view))
 
     def targets(self, view: View) -> list[Tensor]:
         """The teacher's standardised features at strides 16 and 32."""

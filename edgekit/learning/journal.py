@@ -20,20 +20,22 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("edgekit")
 
-LOSSES = ("classification", "box", "objectness", "hint", "omg_hint")
-COLUMNS = ("epoch", "size", "steps", *LOSSES, "learning_rate", "seconds", "ap50", "map", "ap50_mask_off",
-           "map_mask_off", "mask_recall", "mask_threshold", "active_share", "score_threshold")  # fmt: skip
+BEFORE_LOSSES = ("epoch", "size", "steps")
+AFTER_LOSSES = ("learning_rate", "seconds", "ap50", "map", "ap50_mask_off", "map_mask_off", "mask_recall",
+                "mask_threshold", "active_share", "score_threshold")  # fmt: skip
+"""Columns of the log on both sides of the losses."""
 
 
 class Journal:
     """The talking side of a run; silent in every process but the first."""
 
-    def __init__(self, output: Path, *, talks: bool) -> None:
-        self.output, self.talks = output, talks
+    def __init__(self, output: Path, *, talks: bool, losses: tuple[str, ...]) -> None:
+        """``losses`` are the names under which the parts of the loss come, and are logged."""
+        self.output, self.talks, self.losses = output, talks, losses
         self.path = output / "log.csv"
         self.rows: list[dict[str, Any]] = []
         self.sums: dict[str, float] = {}
-        self.size = 0
+        self.size = ""
         self._bar: Any = None
         self._task: Any = None
         self._epoch_started = time.monotonic()
@@ -64,33 +66,33 @@ class Journal:
             self._bar.stop()
             self._bar = None
 
-    def start_epoch(self, epoch: int, size: int) -> None:
-        """A new epoch, or the rest of a resumed one."""
+    def start_epoch(self, size: str) -> None:
+        """A new epoch, or the rest of a resumed one; ``size`` is that of its inputs in pixels."""
         self.size = size
         self._epoch_started = time.monotonic()
 
     def step(self, losses: Losses, rate: float, *, step: int) -> None:
         """Add one step to the epoch's means."""
-        for name in LOSSES:
-            self.sums[name] = self.sums.get(name, 0.0) + float(getattr(losses, name).detach())
+        for name, value in {**losses.parts, **losses.watched}.items():
+            self.sums[name] = self.sums.get(name, 0.0) + float(value.detach())
         self.sums["steps"] = self.sums.get("steps", 0) + 1
         self.sums["learning_rate"] = rate
         if self._bar is not None:
-            mean = " ".join(f"{name} {self.sums[name] / self.sums['steps']:.3f}" for name in LOSSES)
+            mean = " ".join(f"{name} {self.sums.get(name, 0.0) / self.sums['steps']:.3f}" for name in self.losses)
             self._bar.update(self._task, completed=step, description=f"{self.size} px  {mean}")
 
     def finish_epoch(self, epoch: int) -> None:
         """Write the epoch's row."""
         steps = max(1, int(self.sums.get("steps", 1)))
-        row = {name: round(self.sums.get(name, 0.0) / steps, 5) for name in LOSSES}
+        row: dict[str, Any] = {name: round(self.sums.get(name, 0.0) / steps, 5) for name in self.losses}
         row |= {"epoch": epoch, "size": self.size, "steps": steps, "learning_rate": self.sums.get("learning_rate", 0.0)}
         row["seconds"] = round(time.monotonic() - self._epoch_started, 1)
         self.rows.append(row)
         self.sums = {}
         self._write()
         if self.talks:
-            losses = " ".join(f"{name} {row[name]:.3f}" for name in LOSSES)
-            log.info("epoch %d at %d px: %s, %.0f s", epoch, self.size, losses, row["seconds"])
+            losses = " ".join(f"{name} {row[name]:.3f}" for name in self.losses)
+            log.info("epoch %d at %s px: %s, %.0f s", epoch, self.size, losses, row["seconds"])
 
     def evaluation(self, scores: dict[str, Any], metrics: DetectionMetrics | None) -> None:
         """Add the scores to the epoch's row; without ``metrics`` only the masks were scored."""
@@ -116,10 +118,14 @@ class Journal:
         """Draw the curves and some pictures with their masks."""
         from edgekit.learning.plots import draw_losses, draw_masks, draw_precision_recall
 
-        draw_losses(self.rows, self.output / "losses.png")
+        draw_losses(self.rows, self.losses, self.output / "losses.png")
         if self._metrics is not None:
             draw_precision_recall(self._metrics, self.output / "precision_recall.png")
         draw_masks(model, dataset, self.output / "masks.png", threads=threads)
+        if model.spec.detr is not None and model.spec.detr.token_share is not None:
+            from edgekit.learning.attention_plot import draw_attention
+
+            draw_attention(model, dataset, self.output / "attention.png")
 
     def _write(self) -> None:
         if not self.talks:
@@ -128,7 +134,7 @@ class Journal:
         try:
             self.output.mkdir(parents=True, exist_ok=True)
             with temporary.open("w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, COLUMNS)
+                writer = csv.DictWriter(file, (*BEFORE_LOSSES, *self.losses, *AFTER_LOSSES))
                 writer.writeheader()
                 writer.writerows(self.rows)
             temporary.replace(self.path)

@@ -89,11 +89,19 @@ def objectness_loss(objectness: Tensor, labels: Tensor, weights: Tensor) -> Tens
     return loss / sum_over_processes(weights.sum()).clamp_min(1.0)
 
 
-def giou(first: Tensor, second: Tensor) -> Tensor:
-    """Generalised IoU of boxes [N, 4] pair by pair -> [N] in (-1, 1]."""
+def giou(first: Tensor, second: Tensor, *, least_area: float = 1e-7) -> Tensor:
+    """Generalised IoU of boxes [..., 4] and [..., 4] pair by pair, broadcast -> [...] in (-1, 1].
+
+    Args:
+        first: xyxy, in any unit.
+        second: in the same unit.
+        least_area: what is divided by at least, in the unit's square: far less than a box that matters.
+    """
     overlap = (
-        (torch.minimum(first[:, 2:], second[:, 2:]) - torch.maximum(first[:, :2], second[:, :2])).clamp_min(0).prod(1)
+        (torch.minimum(first[..., 2:], second[..., 2:]) - torch.maximum(first[..., :2], second[..., :2]))
+        .clamp_min(0)
+        .prod(-1)
     )
-    hull = (torch.maximum(first[:, 2:], second[:, 2:]) - torch.minimum(first[:, :2], second[:, :2])).prod(1)
-    union = (first[:, 2:] - first[:, :2]).prod(1) + (second[:, 2:] - second[:, :2]).prod(1) - overlap
-    return overlap / union.clamp_min(1e-7) - (hull - union) / hull.clamp_min(1e-7)
+    hull = (torch.maximum(first[..., 2:], second[..., 2:]) - torch.minimum(first[..., :2], second[..., :2])).prod(-1)
+    union = (first[..., 2:] - first[..., :2]).prod(-1) + (second[..., 2:] - second[..., :2]).prod(-1) - overlap
+    return overlap / union.clamp_min(least_area) - (hull - union) / hull.clamp_min(least_area)

@@ -17,11 +17,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from edgekit.data.datasets import DetectionDataset
 from edgekit.data.footage import Footage
-from edgekit.data.training_set import TrainingSet, batches_in_epoch, epoch_batches
+from edgekit.data.training_set import SampleKey, TrainingSet, batches_in_epoch, epoch_batches
 from edgekit.errors import CheckpointError, StorageError
 from edgekit.learning import distributed
 from edgekit.learning.batches import Batch, load_batches
@@ -29,13 +31,15 @@ from edgekit.learning.config import TrainConfig
 from edgekit.learning.ema import WeightAverage
 from edgekit.learning.hints import FeatureHints
 from edgekit.learning.journal import Journal
-from edgekit.learning.optimiser import build_optimiser, freeze, set_learning_rate, training_mode
-from edgekit.learning.step import Losses, step_losses
+from edgekit.learning.optimiser import TRUNK, build_optimiser, freeze, set_learning_rate, training_mode
+from edgekit.learning.plateau import LossPlateau
+from edgekit.learning.step import Losses, loss_names, step_losses
 from edgekit.learning.validation import THRESHOLDS, ThresholdChoice, choose_mask_threshold, evaluate_model
 from edgekit.models.anchors import anchor_boxes
 from edgekit.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from edgekit.models.masked_detector import MaskedDetector
-from edgekit.models.registry import MODELS
+from edgekit.models.registry import spec_at
+from edgekit.spec import DetectorSpec
 
 THRESHOLD_IMAGES = 150
 """Validation pictures that the mask threshold follows between evaluations."""
@@ -56,13 +60,13 @@ class TrainingRun:
         output: Path,
         device: torch.device,
         provenance: dict[str, str],
-        pretrained: bool,
+        started: frozenset[str],
         threads: int,
         hints: FeatureHints | None = None,
         footage: Footage | None = None,
     ) -> None:
         self.config, self.output, self.device, self.threads = config, output, device, threads
-        self.provenance, self.pretrained = provenance, pretrained
+        self.provenance, self.started = provenance, started
         self.validation = validation
         self.training_set = TrainingSet(
             dataset=training,
@@ -75,7 +79,7 @@ class TrainingRun:
         )
         self.model = model.to(device)
         self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if not pretrained:
+        if TRUNK not in started:
             self.config = config = replace(config, frozen_blocks=0, freeze_statistics=False)
         freeze(self.model, config)
         self.hints = hints.to(device) if hints is not None else None
@@ -83,16 +87,18 @@ class TrainingRun:
         if self.hints is not None:
             distributed.synchronise_batch_norms(self.hints)
         self.average = WeightAverage(self.model, config.ema_decay)
-        self.optimiser = build_optimiser(self.model, config, pretrained=pretrained, further=self.hints)
+        self.optimiser = build_optimiser(self.model, config, started=started, further=self.hints)
         self.amp_type = _amp_type(config, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.amp_type == torch.float16)
+        self._geometries: dict[int, tuple[DetectorSpec, Tensor]] = {}
         self.epoch = 0
         self.batch_in_epoch = 0
         self.evaluations_without_gain = 0
         self.plateaus = 0
+        self.loss_plateau = LossPlateau(config.plateau_windows)
         self.best: float = -1.0
         self.scores: dict[str, Any] = {}
-        self.journal = Journal(output, talks=distributed.rank() == 0)
+        self.journal = Journal(output, talks=distributed.rank() == 0, losses=loss_names(model.spec))
         self._saved_at = time.monotonic()
 
     @property
@@ -121,19 +127,24 @@ class TrainingRun:
         distributed.stop()
 
     def start_epoch(self) -> None:
-        """Training mode, and the input size of this epoch."""
-        size = self.config.size_at(self.epoch)
-        self.spec = MODELS[self.config.model].spec(self.model.spec.classes, size)
-        self.anchors = torch.from_numpy(anchor_boxes(self.spec)).to(self.device)
-        training_mode(self.model, self.config)
-        self.journal.start_epoch(self.epoch, size)
+        """Training mode, and a line of the log."""
+        training_mode(self.model, self.config, started=self.started)
+        sides = self.config.multi_scale or (self.config.size_at(self.epoch),)
+        self.journal.start_epoch("-".join(map(str, sides)))
+
+    def _geometry(self, size: int) -> tuple[DetectorSpec, Tensor]:
+        """The model's spec and its anchors [A, 4] at an input size."""
+        if size not in self._geometries:
+            spec = spec_at(self.model.spec, height=size, width=size)
+            self._geometries[size] = spec, torch.from_numpy(anchor_boxes(spec)).to(self.device)
+        return self._geometries[size]
 
     def batches(self) -> Iterator[Batch]:
         """This process's share of the rest of the epoch."""
         keys = epoch_batches(
             count=len(self.training_set),
             epoch=self.epoch,
-            size=self.spec.height,
+            size=self.config.size_at(self.epoch),
             batch_size=self.config.batch_size,
             seed=self.config.seed,
             rank=distributed.rank(),
@@ -141,33 +152,48 @@ class TrainingRun:
             start=self.batch_in_epoch,
         )
         cuda = self.device.type == "cuda"
+        if self.config.multi_scale:
+            keys = self._at_random_sizes(keys)
         for batch in load_batches(self.training_set, keys, workers=self.config.workers, pin_memory=cuda):
             yield batch.to(self.device)
+
+    def _at_random_sizes(self, keys: Iterator[list[SampleKey]]) -> Iterator[list[SampleKey]]:
+        for number, batch in enumerate(keys, self.batch_in_epoch):
+            size = self.config.size_of_batch(self.epoch, number)
+            yield [replace(key, size=size) for key in batch]
 
     def forward(self, batch: Batch) -> Losses:
         """Losses of a batch under this step's masks."""
         precision: AbstractContextManager[object] = (
             torch.autocast(self.device.type, dtype=self.amp_type) if self.amp_type else nullcontext()
         )
+        self._seed_dropout()
+        spec, anchors = self._geometry(batch.images.shape[-1])
         with precision:
             return step_losses(
                 self.model,
                 batch,
-                spec=self.spec,
-                anchors=self.anchors,
+                spec=spec,
+                anchors=anchors,
                 config=self.config,
                 progress=self.epoch / self.config.epochs,
                 hints=self.hints,
             )
 
+    def _seed_dropout(self) -> None:
+        """What a layer draws depends on (seed, epoch, batch, process) alone, as samples do."""
+        place = (self.config.seed, self.epoch, self.batch_in_epoch, distributed.rank())
+        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
+
     def step(self, losses: Losses) -> None:
         """Backward, clip, move the weights and their average; save now and then."""
         total_steps = self.config.epochs * self.steps_per_epoch
         rate = set_learning_rate(
-            self.optimiser, self.config, step=self.global_step, total_steps=total_steps, plateaus=self.plateaus
+            self.optimiser, self.config, step=self.global_step, total_steps=total_steps, drops=self._drops()
         )
         self.optimiser.zero_grad(set_to_none=True)
-        self.scaler.scale(losses.total(self.config)).backward()  # type: ignore[no-untyped-call]
+        total = losses.total(self.config)
+        self.scaler.scale(total).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(self.optimiser)
         learning = [p for group in self.optimiser.param_groups for p in group["params"] if p.grad is not None]
         distributed.sum_gradients(learning)
@@ -180,10 +206,22 @@ class TrainingRun:
         self.scaler.step(self.optimiser)
         self.scaler.update()
         self.average.update(self.model)
+        if self.config.schedule == "plateau-loss":
+            self.loss_plateau.step(float(distributed.sum_over_processes(total)))
         self.batch_in_epoch += 1
         self.journal.step(losses, rate, step=self.global_step)
         if time.monotonic() - self._saved_at > 60 * self.config.save_minutes:
             self.save()
+
+    def _drops(self) -> int:
+        """How often the schedule has divided the rate by ten."""
+        match self.config.schedule:
+            case "steps":
+                return self.epoch // self.config.drop_epochs
+            case "plateau-loss":
+                return self.loss_plateau.drops
+            case _:
+                return self.plateaus
 
     def finish_epoch(self) -> None:
         """Count the epoch and write its row of the log."""
@@ -192,7 +230,7 @@ class TrainingRun:
 
     def follow_masks(self) -> None:
         """Move the mask threshold along with the objectness network: the detector trains under masks like the final."""
-        if self.config.masks == "apart" or self.config.parts == "detector":
+        if self.config.masks == "apart" or self.config.parts in ("detector", "head"):
             return
         few = replace(self.validation, samples=self.validation.samples[:THRESHOLD_IMAGES])
         choice = None
@@ -215,7 +253,7 @@ class TrainingRun:
         choice = None
         if distributed.rank() == 0:
             # A mask network that does not learn keeps its threshold.
-            kept = (self.model.spec.mask_threshold,) if self.config.parts == "detector" else THRESHOLDS
+            kept = (self.model.spec.mask_threshold,) if self.config.parts in ("detector", "head") else THRESHOLDS
             choice = choose_mask_threshold(
                 self.average.model,
                 self.validation,
@@ -289,6 +327,8 @@ class TrainingRun:
         if self.hints is not None:
             self.hints.load_state(state["hints"])
         self.scaler.load_state_dict(state["scaler"])
+        if "loss_plateau" in state:
+            self.loss_plateau.load_state(state["loss_plateau"])
         for name in ("epoch", "batch_in_epoch", "evaluations_without_gain", "plateaus", "best"):
             setattr(self, name, state[name])
         self.scores = checkpoint.metrics
@@ -310,6 +350,8 @@ class TrainingRun:
                 "optimiser": self.optimiser.state_dict(),
                 "hints": self.hints.state() if self.hints is not None else {},
                 "scaler": self.scaler.state_dict(),
+                "loss_plateau": self.loss_plateau.state(),
+                "started": sorted(self.started),
                 "journal": self.journal.sums,
                 **{
                     name: getattr(self, name)

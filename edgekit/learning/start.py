@@ -6,7 +6,6 @@ import logging
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,12 +19,14 @@ from edgekit.learning.allocator import keep_freed_memory
 from edgekit.learning.batches import collate, normalise
 from edgekit.learning.config import TrainConfig, config_from_json
 from edgekit.learning.hints import FeatureHints
+from edgekit.learning.optimiser import HEAD, OMG, TRUNK
 from edgekit.learning.run import TrainingRun, save_config
+from edgekit.learning.starting import fill, starting_weights
 from edgekit.models.checkpoint import Checkpoint, load_checkpoint
 from edgekit.models.default import default_checkpoint
+from edgekit.models.derived import with_masks_of
 from edgekit.models.masked_detector import MaskedDetector
 from edgekit.models.registry import build, find_model
-from edgekit.models.starting_weights import read_tflite_convolutions, start_from_mobilenetv2
 from edgekit.models.yolox import YOLOX, numbers_of
 
 STATISTICS_IMAGES = 128
@@ -51,8 +52,8 @@ def open_run(
         config: the resolved configuration; a resumed run takes its own from ``last.pt`` instead.
         data: a data set with the splits train and val.
         output: folder of the run.
-        weights: a MobileNetV2 ``.tflite`` or a checkpoint to start from; ``default`` is the shipped detector, ``none``
-            random weights.
+        weights: a MobileNetV2 ``.tflite``, a published PVANet ``.caffemodel``, a published Sparse DETR or ResNet-50
+            ``.pth`` or a checkpoint to start from; ``default`` is the shipped detector, ``none`` random weights.
         resume: go on from ``output/last.pt``.
         device: ``auto``, ``cpu`` or ``cuda``.
         threads: CPU threads; ``None`` leaves PyTorch's choice.
@@ -82,23 +83,28 @@ def open_run(
     validation = _limited(open_dataset(data, "val", classes=training.classes), limit)
     torch.manual_seed(config.seed)
     footage = _footage(training, config)
-    model = build(config.model, training.classes, size=max(size for _, size in config.sizes))
+    model = build(
+        config.model,
+        training.classes,
+        size=max(size for _, size in config.sizes),
+        width_multiplier=config.width_multiplier,
+        token_share=config.token_share or None,
+    )
+    _check_parts(model, config)
     start = starting_weights(weights)
     if earlier is not None:
-        provenance = earlier.provenance
+        provenance, started = earlier.provenance, _started(earlier)
     else:
-        source = load_checkpoint(start) if start is not None and start.suffix == ".pt" else None
-        provenance = _provenance(training, footage, start, source, config)
-        if source is not None:
-            _load_fitting(model, source, where=start)
-            if config.parts == "detector":
-                _keep_masks(model, source)
-        elif start is not None:
-            folded = read_tflite_convolutions(start)
-            batches = _statistics_batches(model, training, config)
-            start_from_mobilenetv2(model.detector.backbone, model.omg, folded, batches)
-        elif distributed.rank() == 0:
-            log.warning("training starts from random weights, which needs far more data and time than --weights")
+        started, source = fill(model, start, pictures=lambda: _statistics_batches(model, training, config))
+        if config.parts == "head" and not {TRUNK, HEAD} <= started:
+            raise UsageError(
+                f"only the RoI head would learn, over a {config.model} that {weights} does not fill.\n"
+                "Give a trained one with --weights, or let both networks learn with --parts both"
+            )
+        provenance = _provenance(training, footage, start, source, config, started)
+        if source is not None and config.parts in ("detector", "head"):
+            # A mask network that does not learn goes on making the masks that it made.
+            model.spec = with_masks_of(model.spec, source.spec)
     run = TrainingRun(
         config,
         model,
@@ -107,7 +113,7 @@ def open_run(
         output=output,
         device=place,
         provenance=provenance,
-        pretrained=provenance["starting_weights"] != "random",
+        started=started,
         threads=torch.get_num_threads(),
         hints=_hints(model, training, config, resume=resume),
         footage=footage,
@@ -119,35 +125,25 @@ def open_run(
     return run
 
 
-def starting_weights(text: str) -> Path | None:
-    """The file that ``--weights TEXT`` means; ``None`` for random weights.
-
-    Raises:
-        UsageError: there is no such file.
-    """
-    if text == "none":
-        return None
-    path = default_checkpoint() if text == "default" else Path(text)
-    if not path.is_file():
-        raise UsageError(
-            f"--weights {text}: {path} does not exist.\n"
-            "Give a MobileNetV2 .tflite, a checkpoint .pt, 'default' (the shipped detector) or 'none' (random weights)."
-        )
-    return path
-
-
 def _provenance(
     training: DetectionDataset,
     footage: Footage | None,
     start: Path | None,
     source: Checkpoint | None,
     config: TrainConfig,
+    started: frozenset[str],
 ) -> dict[str, str]:
     """What a model card says; a checkpoint to start from passes on where it came from itself."""
     weights, teachers = "random" if start is None else start.name, []
     if source is not None:
         earlier = source.provenance
-        weights += f" (trained on {earlier.get('training_data')}, from {earlier.get('starting_weights')})"
+        history = f"(trained on {earlier.get('training_data')}, from {earlier.get('starting_weights')})"
+        if TRUNK in started and start is not None and start.suffix == ".pt":
+            weights += f" {history}"
+        elif TRUNK in started:
+            weights += f", the mask network {default_checkpoint().name} {history}"
+        else:
+            weights = f"random, the mask network {weights} {history}"
         teachers.append(earlier.get("teacher", ""))
     if config.teacher:
         teachers.append(Path(config.teacher).stem)
@@ -158,6 +154,20 @@ def _provenance(
     if any(teachers):
         provenance["teacher"] = ", ".join(dict.fromkeys(filter(None, teachers)))
     return provenance
+
+
+def _started(earlier: Checkpoint) -> frozenset[str]:
+    """The parts that started from weights in the run of ``earlier``; runs once did not say which."""
+    anything = earlier.provenance.get("starting_weights") != "random"
+    return frozenset((earlier.state or {}).get("started", (OMG, TRUNK) if anything else ()))
+
+
+def _check_parts(model: MaskedDetector, config: TrainConfig) -> None:
+    """Refuse what only the other kind of detector can be told."""
+    if config.parts == "head" and model.spec.kind != "two_stage":
+        raise UsageError(f"{config.model} has no RoI head that could learn alone; --parts head is for PVANets")
+    if config.teacher and model.spec.kind != "one_stage":
+        raise UsageError(f"{config.model} cannot learn from a teacher; --teacher is for mobilenetv2-ssdlite-omg")
 
 
 def _footage(training: DetectionDataset, config: TrainConfig) -> Footage | None:
@@ -189,29 +199,6 @@ def _device(name: str) -> torch.device:
 
 def _limited(dataset: DetectionDataset, limit: int | None) -> DetectionDataset:
     return dataset if limit is None else replace(dataset, samples=tuple(islice(dataset.samples, limit)))
-
-
-def _load_fitting(model: MaskedDetector, start: Checkpoint, *, where: Path | None) -> None:
-    """Every tensor of ``start``, the checkpoint at ``where``, that has a place of its name and shape in ``model``."""
-    source = start.model.state_dict()
-    own: dict[str, Any] = model.state_dict()
-    fitting = {name: value for name, value in source.items() if name in own and own[name].shape == value.shape}
-    if not fitting:
-        raise CheckpointError(f"{where} shares no layer with {model.spec.model}; is it a checkpoint of another model?")
-    skipped = sorted(own.keys() - fitting.keys())
-    if skipped and distributed.rank() == 0:
-        log.warning("%d of %d tensors start afresh (other shape or name), e.g. %s", len(skipped), len(own), skipped[0])
-    model.load_state_dict({**own, **fitting})
-
-
-def _keep_masks(model: MaskedDetector, start: Checkpoint) -> None:
-    """A mask network that does not learn goes on making the masks that it made in ``start``."""
-    model.spec = replace(
-        model.spec,
-        mask_threshold=start.spec.mask_threshold,
-        mask_threshold_exponent=start.spec.mask_threshold_exponent,
-        mask_dilation=start.spec.mask_dilation,
-    )
 
 
 def _statistics_batches(model: MaskedDetector, training: DetectionDataset, config: TrainConfig) -> list[Tensor]:

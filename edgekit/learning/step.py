@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -10,28 +11,45 @@ from torch.nn import functional as F
 
 from edgekit.learning.batches import Batch, normalise
 from edgekit.learning.config import TrainConfig
+from edgekit.learning.detr import detr_step_losses
 from edgekit.learning.hints import FeatureHints, hint_loss
-from edgekit.learning.losses import detection_loss, objectness_loss
-from edgekit.learning.opinions import class_opinions, columns_of
+from edgekit.learning.losses import objectness_loss
+from edgekit.learning.one_stage import one_stage_losses
+from edgekit.learning.two_stage import two_stage_losses
 from edgekit.models.masked_detector import MaskedDetector
-from edgekit.models.masking import MaskPyramid
 from edgekit.spec import DetectorSpec
+
+ONE_STAGE_LOSSES = ("classification", "box", "objectness", "hint", "omg_hint")
+TWO_STAGE_LOSSES = ("rpn_class", "rpn_box", "class", "box", "objectness")
+
+DETR_LOSSES = ("class", "box", "giou", "encoder", "mask_prediction", "correlation", "objectness")
+LOSSES = {"one_stage": ONE_STAGE_LOSSES, "two_stage": TWO_STAGE_LOSSES, "detr": DETR_LOSSES}
+"""By kind of detector."""
+
+
+def loss_names(spec: DetectorSpec) -> tuple[str, ...]:
+    """What a step of this detector is made of, and what is watched, in the order of the log."""
+    return LOSSES[spec.kind]
 
 
 @dataclass(frozen=True)
 class Losses:
-    """The parts of the loss, scalars."""
+    """The parts of the loss."""
 
-    classification: Tensor
-    box: Tensor
-    objectness: Tensor
-    hint: Tensor
-    omg_hint: Tensor
+    parts: Mapping[str, Tensor]
+    """Scalars by the names of :func:`loss_names`; one that is not there was not computed."""
+
+    watched: Mapping[str, Tensor] = field(default_factory=dict)
+    """More scalars by these names, which are logged but not minimised."""
 
     def total(self, config: TrainConfig) -> Tensor:
         """What is minimised."""
-        detector = self.classification + self.box + config.hint_weight * self.hint
-        return detector + config.omg_weight * (self.objectness + config.omg_hint_weight * self.omg_hint)
+        weights = {
+            "hint": config.hint_weight,
+            "objectness": config.omg_weight,
+            "omg_hint": config.omg_weight * config.omg_hint_weight,
+        }
+        return torch.stack([weights.get(name, 1.0) * value for name, value in self.parts.items()]).sum()
 
 
 def step_losses(
@@ -50,7 +68,7 @@ def step_losses(
         model: in training mode.
         batch: on the model's device.
         spec: the model's spec at this batch's input size.
-        anchors: [A, 4], of that spec.
+        anchors: [A, 4], of that spec; what a two-stage detector proposes from, it knows itself.
         config: the run's.
         progress: 0..1 through the run.
         hints: a teacher's, if there is one.
@@ -58,34 +76,31 @@ def step_losses(
     images = normalise(batch.images, spec).contiguous(memory_format=torch.channels_last)
     omg_maps = model.omg.features(images)
     objectness = model.omg.predict(omg_maps[0])
-    from_masks = objectness_loss(objectness, batch.labels, batch.weights)
-    nothing = hint = omg_hint = torch.zeros_like(from_masks)
-    if hints is not None:
-        view = hints.teacher(batch.images)
-        targets = hints.targets(view)
-        if objectness.requires_grad:
-            omg_hint = hint_loss(hints.omg, omg_maps, targets, None, batch.labels)
+    losses: dict[str, Tensor] = {}
+    if objectness.requires_grad:
+        losses["objectness"] = objectness_loss(objectness, batch.labels, batch.weights)
+    lesson = hints.lesson(batch.images) if hints is not None else None
+    if lesson is not None and objectness.requires_grad:
+        losses["omg_hint"] = hint_loss(lesson.hints.omg, omg_maps, lesson.targets, None, batch.labels)
     if config.parts == "omg":
-        return Losses(nothing, nothing, from_masks, nothing, omg_hint)
-    truth = batch.truth
-    if hints is not None:
-        columns = columns_of(spec.classes, hints.teacher.classes)
-        truth = replace(truth, class_scores=class_opinions(view, truth, columns, weight=config.opinion_weight))
+        return Losses(losses)
     mask = training_mask(model, objectness, batch, config=config, progress=progress)
-    pyramid = MaskPyramid(mask)
-    maps = model.detector.features(images, pyramid)
-    logits, offsets = model.detector.predict(maps, pyramid)
-    classification, box = detection_loss(
-        spec,
-        logits=logits,
-        offsets=offsets,
-        anchors=anchors,
-        active=active_anchors(spec, mask) if mask is not None else torch.ones_like(logits[..., 0], dtype=torch.bool),
-        truth=truth,
-    )
-    if hints is not None:
-        hint = hint_loss(hints.detector, maps, targets, mask, batch.labels)
-    return Losses(classification, box, from_masks if objectness.requires_grad else nothing, hint, omg_hint)
+    watched: dict[str, Tensor] = {}
+    match spec.kind:
+        case "one_stage":
+            losses |= one_stage_losses(
+                model.one_stage, images, mask, batch, spec=spec, anchors=anchors, config=config, lesson=lesson
+            )
+        case "two_stage":
+            losses |= two_stage_losses(
+                model.two_stage, images, mask, truth=batch.truth, chance=batch.chance, config=config
+            )
+        case "detr":
+            parts, watched = detr_step_losses(
+                model.detr, images, mask, truth=batch.truth, spec=spec, answers=config.token_answers
+            )
+            losses |= parts
+    return Losses(losses, watched)
 
 
 def training_mask(
@@ -106,13 +121,3 @@ def training_mask(
     off = chance < config.mask_off_share
     use_truth = chance < config.mask_off_share + config.mask_truth_share
     return torch.where(off, torch.ones_like(own), torch.where(use_truth, truth, own))
-
-
-def active_anchors(spec: DetectorSpec, mask: Tensor) -> Tensor:
-    """[B, 1, G, G] -> [B, A] bool; ``edgekit.models.anchors.anchor_mask`` on tensors."""
-    parts, level_mask = [], mask
-    for level in spec.anchors:
-        while level_mask.shape[-2] > level.rows:
-            level_mask = F.max_pool2d(level_mask, kernel_size=2, stride=2, ceil_mode=True)
-        parts.append(level_mask.flatten(1).bool().repeat_interleave(len(level.sizes), dim=1))
-    return torch.cat(parts, dim=1)

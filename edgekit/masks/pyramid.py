@@ -8,8 +8,15 @@ two equal.
 
 from __future__ import annotations
 
+import math
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from edgekit.data.letterbox import Letterboxed
+    from edgekit.spec import DetectorSpec
 
 Mask = NDArray[np.bool_]
 """[rows, columns], True where objects can be."""
@@ -42,22 +49,34 @@ def halve(mask: Mask) -> Mask:
 def dilate(mask: Mask, cells: int) -> Mask:
     """Grow the active area by ``cells`` in all eight directions."""
     for _ in range(cells):
-        padded = np.pad(mask, 1)
-        grown = np.zeros_like(mask)
-        for row in range(3):
-            for column in range(3):
-                grown |= padded[row : row + mask.shape[0], column : column + mask.shape[1]]
-        mask = grown
+        taller = mask.copy()
+        taller[1:] |= mask[:-1]
+        taller[:-1] |= mask[1:]
+        mask = taller.copy()
+        mask[:, 1:] |= taller[:, :-1]
+        mask[:, :-1] |= taller[:, 1:]
     return mask
 
 
-def boxes_to_mask(boxes_xyxy: NDArray[np.float32], *, grid: int, height: int, width: int) -> Mask:
-    """Every cell that a box [N, 4] (input pixels) touches with more than an edge: the perfect mask of the boxes."""
-    mask = np.zeros((grid, grid), np.bool_)
-    cell = np.array([width / grid, height / grid] * 2)
+def boxes_to_mask(boxes_xyxy: NDArray[np.float32], *, grid: tuple[int, int], height: int, width: int) -> Mask:
+    """Every cell of ``grid`` (rows, columns) that a box [N, 4] (input pixels) touches with more than an edge."""
+    rows, columns = grid
+    mask = np.zeros(grid, np.bool_)
+    cell = np.array([width / columns, height / rows] * 2)
     for left, top, right, bottom in boxes_xyxy / cell:
         if right > left and bottom > top:
-            mask[
-                max(0, int(np.floor(top))) : int(np.ceil(bottom)), max(0, int(np.floor(left))) : int(np.ceil(right))
-            ] = True
+            # What lies outside must not count from the other side of the array.
+            first_row, last_row = max(0, math.floor(top)), max(0, math.ceil(bottom))
+            first_column, last_column = max(0, math.floor(left)), max(0, math.ceil(right))
+            mask[first_row:last_row, first_column:last_column] = True
     return mask
+
+
+def picture_cells(letterboxed: Letterboxed, spec: DetectorSpec, *, grid: tuple[int, int] | None = None) -> Mask:
+    """The cells of ``grid`` (rows, columns) that the picture touches: all but those wholly in the letterbox padding.
+
+    ``grid`` is that of the mask if it is left out.
+    """
+    whole = np.array([[0, 0, letterboxed.source_width, letterboxed.source_height]], np.float32)
+    boxes = letterboxed.to_input(whole)
+    return boxes_to_mask(boxes, grid=grid or spec.mask_grid, height=spec.height, width=spec.width)

@@ -11,8 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.data.resize import resize_into
+from edgekit.masks.expression import keyframe_of, parse_expression
+from edgekit.masks.keyframes import Keyframes
 from edgekit.masks.pyramid import Mask
-from edgekit.masks.sources import MaskInput, MaskSource
+from edgekit.masks.sources import MaskInput, MaskSource, mask_source, off
+from edgekit.spec import DetectorSpec
+from edgekit.tracking.zones_file import ZonesFile
 
 MOVED = 6.0
 """Grey levels 0..255 by which the mean of an inactive cell must change for a new mask: the noise of a cell's 256 pixels
@@ -48,6 +52,39 @@ def on_video(source: MaskSource, *, every: int, hold: int) -> MaskSource:
     """``source`` for the frames of one camera: asked every ``every`` frames, its cells held for ``hold`` more."""
     kept = source if every == 1 else Reused(source, every=every)
     return kept if hold == 0 else Held(kept, frames=hold)
+
+
+def video_mask(
+    text: str,
+    spec: DetectorSpec,
+    *,
+    every: int = 1,
+    hold: int = 0,
+    keyframe_s: float | None = None,
+    keyframe_frames: int | None = None,
+) -> MaskSource:
+    """The mask that ``text`` describes for the frames of one camera: parsed, kept, held, and with keyframes.
+
+    Args:
+        text: as ``--mask`` takes it (``edgekit.masks.expression``).
+        spec: of the detector.
+        every: as in :func:`on_video`.
+        hold: as in :func:`on_video`.
+        keyframe_s: seconds between keyframes (``edgekit.masks.keyframes``).
+        keyframe_frames: frames between keyframes; with both, whichever comes first. With neither there are none.
+
+    Raises:
+        UsageError: as :func:`edgekit.masks.sources.parse_mask_source`.
+        ValueError: a number is outside its range.
+    """
+    expression = parse_expression(text)
+    files: dict[str, ZonesFile] = {}
+    source = on_video(mask_source(expression, spec, files), every=every, hold=hold)
+    if keyframe_s is None and keyframe_frames is None:
+        return source
+    whole = keyframe_of(expression)
+    return Keyframes(source, off if whole is None else mask_source(whole, spec, files), seconds=keyframe_s,
+                     frames=keyframe_frames)  # fmt: skip
 
 
 class Reused:
@@ -86,7 +123,6 @@ class Reused:
 
 def _cell_means(frame: MaskInput) -> NDArray[np.float32]:
     """Mean colour of each cell [G, G, 3]."""
-    grid = frame.spec.mask_grid
-    means = np.empty((grid, grid, 3), np.uint8)
+    means = np.empty((*frame.spec.mask_grid, 3), np.uint8)
     resize_into(frame.letterboxed.image, means)
     return means.astype(np.float32)

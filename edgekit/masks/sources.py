@@ -1,23 +1,23 @@
-"""Where objectness masks come from, behind one callable: OMG network, nothing, polygons, ground truth, combinations.
+"""Where objectness masks come from, behind one callable: OMG network, nothing, polygons, motion, tracks, combinations.
 
-``parse_mask_source`` reads what ``--mask`` accepts:
+``parse_mask_source`` reads what ``--mask`` accepts (``edgekit.masks.expression`` has the grammar):
 
-=================== ==================================================================================
-``omg``             the OMG network: cells whose objectness reaches the frame's threshold, dilated
-``off``             every cell active, padding too: the plain detector, bit for bit
-``tracks``          the cells in and around what was found in the frame before: for ``omg+tracks`` on video
-``truth``           the cells under ground-truth boxes: a perfect mask, for analysis
-``FILE.json``       the cells under polygons (``edgekit.masks.polygon`` has the format)
-``a+b``             union
-``a&b``             intersection; binds tighter than ``+``, so ``a+b&c`` is ``a+(b&c)``
-=================== ==================================================================================
+==================== =================================================================================
+``omg``              the OMG network: cells whose objectness reaches the frame's threshold, dilated
+``off``              every cell active, padding too: the plain detector, bit for bit
+``motion``           the cells in and around what differs from the background (``edgekit.masks.motion``)
+``tracks``           the cells in and around what is followed, or was found in the frame before
+``truth``            the cells under ground-truth boxes: a perfect mask, for analysis
+``roi(FILE)``        the cells under the polygons of a zones file (``edgekit.masks.polygon``), as it is now
+``roi(FILE:ZONE)``   the cells under the one of them with this name
+``a | b``, ``a & b`` union and intersection; ``&`` binds tighter
+==================== =================================================================================
 
 Except for ``off``, cells that lie wholly in the letterbox padding are background: no object is there.
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,10 +29,13 @@ from numpy.typing import NDArray
 from edgekit.data.letterbox import Letterboxed
 from edgekit.detections import Detections
 from edgekit.errors import UsageError
-from edgekit.masks.polygon import polygons_to_mask, read_polygons
-from edgekit.masks.pyramid import Mask, boxes_to_mask, dilate
+from edgekit.masks.expression import AllOf, AnyOf, Expression, Named, names_in, parse_expression
+from edgekit.masks.motion import Motion
+from edgekit.masks.polygon import Region, polygons_to_mask
+from edgekit.masks.pyramid import Mask, boxes_to_mask, dilate, picture_cells
 from edgekit.masks.threshold import frame_threshold
 from edgekit.spec import DetectorSpec
+from edgekit.tracking.zones_file import ZonesFile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +57,16 @@ class MaskInput:
     previous: Detections | None = None
     """What was found in the frame before, in pixels of the source picture; None for a first frame."""
 
+    tracks: NDArray[np.float32] | None = None
+    """Boxes [N, 4] in pixels of the source picture where followed objects are expected in this frame; None where nobody
+    follows."""
+
+    time_s: float | None = None
+    """When the frame was captured, in seconds of a clock that only runs forwards; None where nobody says."""
+
 
 class MaskSource(Protocol):
-    """Gives the mask [G, G] of one frame, G = ``frame.spec.mask_grid``."""
+    """Gives the mask of one frame, of the size ``frame.spec.mask_grid``; [G, G] where others speak of one."""
 
     def __call__(self, frame: MaskInput) -> Mask:
         """The mask of ``frame``."""
@@ -72,22 +82,32 @@ def omg(frame: MaskInput) -> Mask:
 
 def off(frame: MaskInput) -> Mask:
     """Every cell, padding included: the detector without a mask."""
-    return np.ones((frame.spec.mask_grid, frame.spec.mask_grid), np.bool_)
+    return np.ones(frame.spec.mask_grid, np.bool_)
 
 
 def tracks(frame: MaskInput) -> Mask:
-    """Every cell that something found in the frame before touches, or comes within half a cell of.
+    """Every cell that something followed is expected to touch, or to come within half a cell of.
 
-    The mask network keeps as little of a small object as it takes to see it, and a detector wants some of what is
-    around it. Nothing new is ever found with this alone: it is for unions.
+    Where nobody follows, it is what was found in the frame before. The mask network keeps as little of a small object
+    as it takes to see it, and a detector wants some of what is around it. Nothing new is ever found with this alone: it
+    is for unions.
     """
     spec = frame.spec
-    if frame.previous is None:
-        return np.zeros((spec.mask_grid, spec.mask_grid), np.bool_)
-    sure = frame.previous.scores >= spec.score_threshold  # an evaluation keeps far less likely ones, too
-    boxes = frame.letterboxed.to_input(frame.previous.boxes_xyxy[sure])
-    half_x, half_y = spec.width / (2 * spec.mask_grid), spec.height / (2 * spec.mask_grid)
-    boxes += np.array([-half_x, -half_y, half_x, half_y], np.float32)
+    source_px = frame.tracks
+    if source_px is None:
+        if frame.previous is None:
+            return np.zeros(spec.mask_grid, np.bool_)
+        # An evaluation keeps far less likely ones, too.
+        source_px = frame.previous.boxes_xyxy[frame.previous.scores >= spec.score_threshold]
+    return cells_around(source_px, frame)
+
+
+def cells_around(source_px: NDArray[np.float32], frame: MaskInput) -> Mask:
+    """The cells that boxes [N, 4] in pixels of the source picture touch, or come within half a cell of."""
+    spec = frame.spec
+    rows, columns = spec.mask_grid
+    half_x, half_y = spec.width / (2 * columns), spec.height / (2 * rows)
+    boxes = frame.letterboxed.to_input(source_px) + np.array([-half_x, -half_y, half_x, half_y], np.float32)
     cells = boxes_to_mask(boxes, grid=spec.mask_grid, height=spec.height, width=spec.width)
     return cells & picture_cells(frame.letterboxed, spec)
 
@@ -109,20 +129,25 @@ def truth(frame: MaskInput) -> Mask:
 
 
 class PolygonSource:
-    """The cells under fixed polygons; computed once for each geometry of frames."""
+    """The cells under the polygons of a zones file, which may change; computed once for each geometry of frames."""
 
-    def __init__(self, path: Path) -> None:
-        """Read ``path``; raises :class:`UsageError` when it is missing or malformed."""
-        self.polygons = read_polygons(path)
+    def __init__(self, region: Region) -> None:
+        """Nothing was looked at yet."""
+        self.region = region
         self._geometry: tuple[int, ...] = ()
         self._mask: Mask = np.zeros((0, 0), np.bool_)
 
     def __call__(self, frame: MaskInput) -> Mask:
-        """The cells under the polygons in the picture of ``frame``."""
+        """The cells under the polygons in the picture of ``frame``; a file without any restricts nothing."""
         letterboxed, spec = frame.letterboxed, frame.spec
-        geometry = (letterboxed.source_height, letterboxed.source_width, spec.height, spec.width, spec.mask_grid)
-        if geometry != self._geometry:
-            self._mask = polygons_to_mask(self.polygons, letterboxed, grid=spec.mask_grid)
+        geometry = (letterboxed.source_height, letterboxed.source_width, spec.height, spec.width, *spec.mask_grid)
+        if self.region.refresh() or geometry != self._geometry:
+            polygons = self.region.polygons
+            self._mask = (
+                polygons_to_mask(polygons, letterboxed, grid=spec.mask_grid)
+                if polygons
+                else picture_cells(letterboxed, spec)
+            )
             self._geometry = geometry
         return self._mask.copy()
 
@@ -141,7 +166,7 @@ class Union:
 
 @dataclass(frozen=True)
 class Intersection:
-    """Active where all of ``parts`` are; a part is not asked once nothing is left, so order the cheap one first."""
+    """Active where all of ``parts`` are; a part is not asked once nothing is left, so put cheap ones first."""
 
     parts: tuple[MaskSource, ...]
 
@@ -155,41 +180,40 @@ class Intersection:
         return mask
 
 
-NAMED: dict[str, MaskSource] = {"omg": omg, "off": off, "tracks": tracks, "truth": truth}
-"""The sources that need no file."""
+STATELESS: dict[str, MaskSource] = {"omg": omg, "off": off, "tracks": tracks, "truth": truth}
+"""The sources that remember nothing."""
 
 
 def parse_mask_source(text: str, spec: DetectorSpec) -> MaskSource:
-    """The mask source that ``text`` describes (grammar at the top of this module) for detectors like ``spec``.
+    """The mask source that ``text`` describes (grammar in ``edgekit.masks.expression``) for detectors like ``spec``.
+
+    What it remembers of its camera is its own: parse once for each camera.
 
     Raises:
-        UsageError: an unknown name, an empty operand, a missing or malformed polygon file.
+        UsageError: the text makes no sense, with the column; or a missing or malformed zones file.
     """
-    unions = tuple(_parse_intersection(part, text) for part in text.split("+"))
-    return unions[0] if len(unions) == 1 else Union(unions)
+    return mask_source(parse_expression(text), spec)
 
 
-def picture_cells(letterboxed: Letterboxed, spec: DetectorSpec) -> Mask:
-    """The cells [G, G] that the picture touches: all but those wholly in the letterbox padding."""
-    whole = np.array([[0, 0, letterboxed.source_width, letterboxed.source_height]], np.float32)
-    return boxes_to_mask(letterboxed.to_input(whole), grid=spec.mask_grid, height=spec.height, width=spec.width)
+def mask_source(expression: Expression, spec: DetectorSpec, files: dict[str, ZonesFile] | None = None) -> MaskSource:
+    """A new mask source for what was read; errors as :func:`parse_mask_source`.
+
+    ``files`` are those that are open already, by their names in expressions, and gets those that are opened here: so
+    each is looked at, and complained of, once.
+    """
+    files = {} if files is None else files
+    if isinstance(expression, AnyOf):
+        return Union(tuple(mask_source(part, spec, files) for part in expression.parts))
+    if isinstance(expression, AllOf):
+        return Intersection(tuple(mask_source(part, spec, files) for part in sorted(expression.parts, key=_price)))
+    if isinstance(expression, Named):
+        return Motion() if expression.name == "motion" else STATELESS[expression.name]
+    if expression.file not in files:
+        files[expression.file] = ZonesFile(Path(expression.file))
+    return PolygonSource(Region(files[expression.file], expression.zone))
 
 
-def _parse_intersection(text: str, whole: str) -> MaskSource:
-    parts = tuple(_parse_one(part.strip(), whole) for part in text.split("&"))
-    return parts[0] if len(parts) == 1 else Intersection(parts)
-
-
-def _parse_one(text: str, whole: str) -> MaskSource:
-    if text in NAMED:
-        return NAMED[text]
-    if text.lower().endswith(".json"):
-        return PolygonSource(Path(text))
-    if not text:
-        raise UsageError(f"the mask {whole!r} has an empty part; write for example omg, zones.json or omg&zones.json")
-    near = difflib.get_close_matches(text, NAMED, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else "a polygon file must end in .json"
-    raise UsageError(
-        f"no mask source is called {text!r}: {hint}\n"
-        f"There are: {', '.join(NAMED)}, FILE.json, a+b (union) and a&b (intersection)."
-    )
+def _price(expression: Expression) -> int:
+    """What is asked first in an intersection: motion, which learns from every frame, and last the OMG network."""
+    names = names_in(expression)
+    return 2 if "omg" in names else 0 if "motion" in names else 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from edgekit.data.datasets import DetectionDataset, Sample
 from edgekit.data.letterbox import letterbox
 from edgekit.detections import Detections
+from edgekit.masks.expression import names_in, parse_expression
 from edgekit.metrics.detection import DetectionMetrics, evaluate_detections
 from edgekit.metrics.macs import LayerMacs, executed_layer_macs, total_macs
 from edgekit.metrics.masks import MaskMeter, MaskMetrics
@@ -121,7 +121,7 @@ class Evaluator:
         self._detections[sample.image_id] = result.detections
         boxes = letterbox(image, height=spec.height, width=spec.width).to_input(boxes)
         self._masks.add(result.mask, boxes, height=spec.height, width=spec.width)
-        self._executed += executed_layer_macs(self.layers, result.mask, omg=result.omg_ran)
+        self._executed += executed_layer_macs(self.layers, result.mask, omg=result.omg_ran, regions=result.regions)
 
     def result(self, dataset: DetectionDataset) -> Evaluation:
         """The evaluation of all samples of ``dataset``, which must have been added, each once.
@@ -141,4 +141,4 @@ class Evaluator:
 
 def uses_omg(mask: str) -> bool:
     """Whether the mask source with this text runs the OMG network (``omg&zones.json`` does)."""
-    return "omg" in [part.strip() for part in re.split(r"[+&]", mask)]
+    return "omg" in names_in(parse_expression(mask))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgekit.bundle import open_bundle
-from edgekit.errors import MissingDependencyError
-from edgekit.metrics.macs import LayerMacs, count_macs, layers_from_json
-from edgekit.pipeline import is_checkpoint
+from edgekit.errors import EdgekitError, MissingDependencyError
+from edgekit.metrics.macs import LayerMacs, count_macs, executed_macs, layers_from_json
+from edgekit.pipeline import FrameResult, is_checkpoint
 from edgekit.spec import DetectorSpec
 
 
@@ -29,6 +29,26 @@ def layer_table(path: Path) -> tuple[LayerMacs, ...]:
     if "layers" in manifest.document:
         return layers_from_json(manifest.document["layers"])
     return count_spec(manifest.spec)
+
+
+class FrameMacs:
+    """Executed MACs of one frame after another; the table of layers is read when the first is asked for."""
+
+    def __init__(self, path: Path) -> None:
+        """``path`` as in :func:`layer_table`."""
+        self._path = path
+        self._table: tuple[LayerMacs, ...] | None = None
+
+    def __call__(self, result: FrameResult) -> int | None:
+        """Those at active sites and regions, with the OMG network's if it ran; None where there is no table."""
+        if self._table is None:
+            try:
+                self._table = layer_table(self._path)
+            except EdgekitError:  # a number less, nothing worse
+                self._table = ()
+        if not self._table:
+            return None
+        return executed_macs(self._table, result.mask, omg=result.omg_ran, regions=result.regions)
 
 
 def count_spec(spec: DetectorSpec) -> tuple[LayerMacs, ...]:

@@ -1,8 +1,8 @@
 """Multiply-accumulate operations (MACs) of a detector: dense, and executed under a mask.
 
-One MAC is one multiplication with its addition. Convolutions, deconvolutions and linear layers are counted; biases,
-activations, additions and resizing are not. Batch norm costs nothing: exported graphs have it folded into the
-convolution. :func:`layer_calls` holds the rule.
+One MAC is one multiplication with its addition. Convolutions, deconvolutions, linear layers and attention of all to all
+are counted; biases, activations, additions, resizing and the sums of deformable attention are not. Batch norm costs
+nothing: exported graphs have it folded into the convolution. :func:`layer_calls` holds the rule.
 
 The layer table is plain data: it is counted once with PyTorch (:func:`count_macs`), travels in ``bundle.json`` and
 gives executed MACs on a board without it.
@@ -22,8 +22,13 @@ if TYPE_CHECKING:
 
     from edgekit.models.masked_detector import MaskedDetector
 
-GRAPHS = ("omg", "detector")
+    Layer = nn.Conv2d | nn.ConvTranspose2d | nn.Linear | nn.MultiheadAttention
+
+GRAPHS = ("omg", "detector", "shared", "head")
 KINDS = ("conv", "depthwise", "linear")
+
+DETR_PREFIX = "net."
+"""Of the names of a DETR's layers inside ``edgekit.models.masked_detr.DetrGraph``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +42,7 @@ class LayerMacs:
     """``conv`` (any but depthwise), ``depthwise`` or ``linear``."""
 
     graph: str
-    """``omg`` or ``detector``."""
+    """``omg``; ``detector``, or of a two-stage one ``shared`` or ``head``."""
 
     parameters: int
     """Weights and one bias an output channel, as in an exported graph, where batch norm is folded into them."""
@@ -47,33 +52,40 @@ class LayerMacs:
 
     rows: int
     columns: int
-    """Size of the output; 1x1 for a linear layer."""
+    """Size of the output; of a layer of the graph ``head`` the number of regions, and 1. Of a linear layer 1 and 1,
+    whatever it is applied to: those of a DETR run for as many tokens and queries under any mask, because its graphs
+    have fixed shapes (the encoder for the share of tokens that it refines, values for all of them)."""
 
 
 def total_macs(layers: Iterable[LayerMacs], graph: str) -> int:
-    """Dense MACs of one graph, ``omg`` or ``detector``."""
-    return sum(layer.macs for layer in layers if layer.graph == graph)
+    """Dense MACs of one graph: ``omg``, or ``detector``, which means all others together."""
+    return sum(layer.macs for layer in layers if (layer.graph == "omg") == (graph == "omg"))
 
 
-def executed_layer_macs(layers: Sequence[LayerMacs], mask: Mask, *, omg: bool) -> list[int]:
+def executed_layer_macs(layers: Sequence[LayerMacs], mask: Mask, *, omg: bool, regions: int | None = None) -> list[int]:
     """The MACs of each layer that a site-skipping engine executes under ``mask`` [G, G].
 
     A detector layer computes only its output sites that are active at its resolution, all channels and taps of them.
-    The OMG network has no mask: it counts fully, or not at all where the mask comes without it (``omg`` False).
+    One that classifies regions does so for each of ``regions``; where their number is not known, for that share of the
+    most possible that is active. The OMG network has no mask: it counts fully, or not at all where the mask comes
+    without it (``omg`` False).
     """
-    sizes = {(layer.rows, layer.columns) for layer in layers if layer.graph == "detector"}
+    sizes = {(layer.rows, layer.columns) for layer in layers if layer.graph in ("detector", "shared")}
     active = {size: int(mask_at(mask, rows=size[0], columns=size[1]).sum()) for size in sizes}
-    return [
-        layer.macs // (layer.rows * layer.columns) * active[layer.rows, layer.columns]
-        if layer.graph == "detector"
-        else layer.macs * omg
-        for layer in layers
-    ]
+
+    def executed(layer: LayerMacs) -> int:
+        if layer.graph == "omg":
+            return layer.macs * omg
+        if layer.graph == "head":
+            return layer.macs // layer.rows * (round(layer.rows * float(mask.mean())) if regions is None else regions)
+        return layer.macs // (layer.rows * layer.columns) * active[layer.rows, layer.columns]
+
+    return [executed(layer) for layer in layers]
 
 
-def executed_macs(layers: Sequence[LayerMacs], mask: Mask, *, omg: bool) -> int:
+def executed_macs(layers: Sequence[LayerMacs], mask: Mask, *, omg: bool, regions: int | None = None) -> int:
     """The sum of :func:`executed_layer_macs`."""
-    return sum(executed_layer_macs(layers, mask, omg=omg))
+    return sum(executed_layer_macs(layers, mask, omg=omg, regions=regions))
 
 
 def layers_to_json(layers: Iterable[LayerMacs]) -> list[dict[str, Any]]:
@@ -117,32 +129,55 @@ def count_macs(model: MaskedDetector) -> tuple[LayerMacs, ...]:
         import torch
     except ImportError as error:
         raise MissingDependencyError("torch", "train", "count the MACs of a model") from error
+    from edgekit.models.masked_detr import DetrGraph
+    from edgekit.models.pvanet_rois import POOLED
 
-    parameter = next(model.parameters())
-    image = torch.zeros(1, 3, model.spec.height, model.spec.width, dtype=parameter.dtype, device=parameter.device)
-    return tuple(
-        _layer_macs(graph, call)
-        for graph, module in (("omg", model.omg), ("detector", model.detector))
-        for call in layer_calls(module, image)
-    )
+    parameter, spec = next(model.parameters()), model.spec
+    image = torch.zeros(1, 3, spec.height, spec.width, dtype=parameter.dtype, device=parameter.device)
+    layers = [_layer_macs("omg", call) for call in layer_calls(model.omg, image)]
+    if spec.two_stage is None:
+        calls = layer_calls(model.detector if spec.detr is None else DetrGraph(model.detr, spec), image)
+        return (*layers, *(_layer_macs("detector", call) for call in calls))
+    head, regions = model.two_stage.head, spec.two_stage.proposals
+    region = torch.zeros(1, head.channels, POOLED, POOLED, dtype=parameter.dtype, device=parameter.device)
+    layers += [_layer_macs("shared", call) for call in layer_calls(model.two_stage, image)]
+    layers += [_layer_macs("head", call, regions=regions) for call in layer_calls(head, region)]
+    return tuple(layers)
 
 
-def _layer_macs(graph: str, call: LayerCall) -> LayerMacs:
+def _layer_macs(graph: str, call: LayerCall, *, regions: int = 1) -> LayerMacs:
     from torch import nn
 
     layer, kind = call.layer, "linear"
-    channels = layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
-    if not isinstance(layer, nn.Linear):
+    if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
         kind = "depthwise" if layer.groups == layer.in_channels > 1 else "conv"
     return LayerMacs(
-        name=f"{graph}.{call.name}",
+        name=f"{graph}.{call.name.removeprefix(DETR_PREFIX)}",
         kind=kind,
         graph=graph,
-        parameters=layer.weight.numel() + channels,
-        macs=call.macs,
-        rows=call.rows,
+        parameters=weights_of(layer) + _biases_of(layer),
+        macs=call.macs * regions,
+        rows=call.rows * regions,
         columns=call.columns,
     )
+
+
+def weights_of(layer: Layer) -> int:
+    """How many weights a layer has, without biases; of an attention those of its four linear layers."""
+    from torch import nn
+
+    if isinstance(layer, nn.MultiheadAttention):
+        return int(layer.in_proj_weight.numel() + layer.out_proj.weight.numel())
+    return int(layer.weight.numel())
+
+
+def _biases_of(layer: Layer) -> int:
+    """One an output channel, as in an exported graph, where batch norm is folded into a layer."""
+    from torch import nn
+
+    if isinstance(layer, nn.MultiheadAttention):
+        return int(4 * layer.embed_dim)
+    return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,11 +187,11 @@ class LayerCall:
     name: str
     """Its path below the watched module."""
 
-    layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear
+    layer: Layer
     macs: int
     rows: int
     columns: int
-    """Size of the output; 1x1 for a linear layer."""
+    """Size of the output; 1x1 for a linear layer and an attention."""
 
 
 def layer_calls(module: nn.Module, inputs: Tensor) -> list[LayerCall]:
@@ -164,13 +199,19 @@ def layer_calls(module: nn.Module, inputs: Tensor) -> list[LayerCall]:
 
     Every weight multiplies once at every place: at those that a convolution writes, at those that a deconvolution
     reads, at every row of a linear layer. Taps on padding count, and so do those of a deconvolution beyond its output.
+    An attention of N queries has their linear layers, and twice N x N x width besides.
     """
     import torch
     from torch import nn
 
     calls: list[LayerCall] = []
 
-    def record(name: str, layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, read: Tensor, written: Tensor) -> None:
+    def record(name: str, layer: Layer, read: Tensor, written: Any) -> None:
+        if isinstance(layer, nn.MultiheadAttention):
+            count = read.shape[1]
+            macs = count * (weights_of(layer) + 2 * count * layer.embed_dim)
+            calls.append(LayerCall(name=name, layer=layer, macs=macs, rows=1, columns=1))
+            return
         rows, columns = (1, 1) if isinstance(layer, nn.Linear) else written.shape[-2:]
         if isinstance(layer, nn.Linear):
             places = written.numel() // layer.out_features
@@ -178,13 +219,13 @@ def layer_calls(module: nn.Module, inputs: Tensor) -> list[LayerCall]:
             places = read.numel() // layer.in_channels
         else:
             places = written.numel() // layer.out_channels
-        macs = layer.weight.numel() * places
+        macs = weights_of(layer) * places
         calls.append(LayerCall(name=name, layer=layer, macs=macs, rows=rows, columns=columns))
 
     handles = [
         layer.register_forward_hook(lambda layer, read, written, name=name: record(name, layer, read[0], written))
         for name, layer in module.named_modules()
-        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear | nn.MultiheadAttention)
     ]
     was_training = module.training
     module.eval()  # so that batch norm statistics stay as they are

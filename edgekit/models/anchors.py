@@ -42,8 +42,8 @@ def ssd_levels(
 
 
 def anchor_boxes(spec: DetectorSpec) -> NDArray[np.float32]:
-    """All anchors as [A, 4] centre x, centre y, width, height in input pixels."""
-    parts = []
+    """All anchors as [A, 4] centre x, centre y, width, height in input pixels; a DETR has none."""
+    parts = [np.zeros((0, 4), np.float32)]
     for level in spec.anchors:
         centre_y = (np.arange(level.rows) + 0.5) * spec.height / level.rows
         centre_x = (np.arange(level.columns) + 0.5) * spec.width / level.columns
@@ -69,7 +69,10 @@ def _cells_under_anchors(spec: DetectorSpec) -> tuple[NDArray[np.int64], NDArray
         The cells [N] as indices into G * G; where each site's begin among them [sites]; each anchor's site [A].
     """
     covered = np.concatenate(
-        [np.kron(*(_shares(spec.mask_grid, sites) for sites in (level.rows, level.columns))) for level in spec.anchors]
+        [
+            np.kron(_shares(spec.mask_grid[0], level.rows), _shares(spec.mask_grid[1], level.columns))
+            for level in spec.anchors
+        ]
     )
     sites, cells = np.nonzero(covered)
     starts = np.searchsorted(sites, np.arange(len(covered)))

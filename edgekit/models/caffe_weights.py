@@ -102,7 +102,14 @@ def load_caffe(module: nn.Module, path: Path) -> None:
         raise CheckpointError(f"{path} has layers that the network has not: {_listed(unknown)}{hint}")
     missing = [name for name in wanted if name not in layers]
     if missing:
-        raise CheckpointError(f"{path} lacks layers that the network has: {_listed(missing)}")
+        merged = "BatchNorm" not in {layer.kind for layer in layers.values()} and any(
+            isinstance(wanted[name], nn.BatchNorm1d | nn.BatchNorm2d) for name in missing
+        )
+        hint = (
+            "\nIt has no batch norms: expected the file that was trained, got one with its norms merged.\n"
+            "Take the one beside it, original.model instead of test.model"
+        )
+        raise CheckpointError(f"{path} lacks layers that the network has: {_listed(missing)}{hint * merged}")
     copies = [copy for name, part in wanted.items() for copy in _copies(path, layers[name], part)]
     with torch.no_grad():
         for target, values in copies:

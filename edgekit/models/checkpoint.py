@@ -7,7 +7,6 @@ one from a stranger runs no code. Files are written beside their final place and
 from __future__ import annotations
 
 import os
-import pickle
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import torch
 
 from edgekit.errors import CheckpointError, StorageError
 from edgekit.models.masked_detector import MaskedDetector
+from edgekit.models.torch_file import read_torch_file
 from edgekit.spec import DetectorSpec
 
 FORMAT, VERSION = "edgekit-checkpoint", 1
@@ -92,15 +92,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     Raises:
         CheckpointError: missing, truncated, not a checkpoint, of a newer version, or with NaN weights.
     """
-    if not path.is_file():
-        raise CheckpointError(f"checkpoint {path} does not exist")
-    try:
-        document = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(
-            f"{path} cannot be read as a checkpoint: {first_line}\nIs it truncated, or written by another program?"
-        ) from error
+    document = read_torch_file(path)
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise CheckpointError(f"{path} is a PyTorch file, but not an edgekit checkpoint")
     if document.get("version") != VERSION:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.errors import UsageError
-from edgekit.models.registry import MODELS, NETWORKS
+from edgekit.models.registry import MODELS, NETWORKS, trained_as
 
 FACTS_FILE = Path(__file__).with_name("facts.toml")
 
@@ -42,7 +42,10 @@ class ModelFacts:
     name: str
     summary: str
     trainable: bool
-    """Whether ``edgekit train`` takes it today."""
+    """Whether ``edgekit train`` takes it."""
+
+    trained_as: str | None
+    """What ``edgekit train`` takes to train it: itself, or itself behind a mask network; ``None`` where nothing is."""
 
     height: int
     width: int
@@ -103,6 +106,7 @@ def model_facts(name: str, table: Mapping[str, Any]) -> ModelFacts:
         name=name,
         summary=NETWORKS[name].summary,
         trainable=name in MODELS,
+        trained_as=trained_as(name),
         **{key: table[key] for key in ("height", "width", "classes", "rois")},
         **_sums(stages),
         stages=stages,

@@ -20,18 +20,30 @@ class MaskPyramid:
         self._levels = {} if mask is None else {(mask.shape[-2], mask.shape[-1]): mask}
         self._grid = mask
 
+    @property
+    def everywhere(self) -> bool:
+        """Whether it stands for all ones."""
+        return self._grid is None
+
     def apply(self, features: Tensor) -> Tensor:
         """``features`` [B, C, H, W] with everything outside the mask exactly zero."""
-        if self._grid is None:
+        if self.everywhere:
             return features
-        return features * self._at(int(features.shape[-2]), int(features.shape[-1]))
+        return features * self.at(int(features.shape[-2]), int(features.shape[-1]))
 
-    def _at(self, rows: int, columns: int) -> Tensor:
+    def at(self, rows: int, columns: int) -> Tensor:
+        """The mask [B, 1, rows, columns], of which a coarser cell is active if any cell within it is.
+
+        Raises:
+            ValueError: the mask has no such level.
+        """
         assert self._grid is not None
         if (rows, columns) not in self._levels:
             level = self._grid
             while level.shape[-2] > rows or level.shape[-1] > columns:
-                level = F.max_pool2d(level, kernel_size=2, stride=2, ceil_mode=True)
+                # A window of two over one row would be right, but OpenVINO refuses it.
+                window = tuple(2 if side > 1 else 1 for side in level.shape[-2:])
+                level = F.max_pool2d(level, kernel_size=window, stride=2, ceil_mode=True)
             if rows % level.shape[-2] or columns % level.shape[-1]:
                 raise ValueError(
                     f"a mask of {self._grid.shape[-2]}x{self._grid.shape[-1]} cells has no level of {rows}x{columns}"

@@ -62,8 +62,11 @@ def batch_norm(channels: int) -> nn.BatchNorm2d:
 
 
 def normalise(features: Tensor, norm: Norm | None, scale: Scale | None) -> Tensor:
-    """BatchNorm and then Scale, in one pass over the features; either may be absent, as after :func:`fold`."""
-    if norm is None or scale is None:
+    """BatchNorm and then Scale, in one pass over the features; either may be absent, as after :func:`fold`.
+
+    A batch norm of another kind than PyTorch's own, as training in many processes has, computes for itself.
+    """
+    if norm is None or scale is None or type(norm) not in (nn.BatchNorm1d, nn.BatchNorm2d):
         for layer in (norm, scale):
             features = features if layer is None else layer(features)
         return features

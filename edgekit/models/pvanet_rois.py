@@ -1,5 +1,7 @@
 """From a region proposal network's maps to RoIs, and from RoIs to features, as Faster R-CNN does it. numpy only.
 
+This is what the kernels behind ``edgekit.two_stage`` are tested against.
+
 The conventions are those of py-faster-rcnn (arXiv 1506.01497), which the published networks were trained with: a box
 is left, top, right, bottom in input pixels with right and bottom *inclusive*, so its width is ``right - left + 1``.
 Elsewhere in edgekit they are exclusive; :func:`to_exclusive` is the way out.
@@ -17,6 +19,7 @@ from numpy.typing import NDArray
 from edgekit.boxes import Boxes, nms
 from edgekit.masks.pyramid import Mask
 from edgekit.models.anchors import MAX_LOG_SIZE
+from edgekit.spec import TwoStage
 
 STRIDE = 16
 """Input pixels a cell, and the side of the square that anchors are made from."""
@@ -24,11 +27,11 @@ STRIDE = 16
 POOLED = 6
 """Rows and columns that every RoI becomes."""
 
-NMS_IOU = 0.7
-SMALLEST = 16.0
+NMS_IOU = TwoStage.nms_iou
+SMALLEST = TwoStage.smallest
 """Proposals with a shorter side, in pixels of the picture before it was resized, are dropped."""
 
-PROPOSALS = 200
+PROPOSALS = TwoStage.proposals
 """How many RoIs are kept when detecting."""
 
 
@@ -78,8 +81,10 @@ def decode(boxes: Boxes, deltas: NDArray[np.float32]) -> NDArray[np.float32]:
     groups = deltas.reshape(len(deltas), deltas.shape[1] // 4, 4)
     sides = (boxes[:, 2:] - boxes[:, :2] + 1)[:, None]  # [N, 1, 2]
     centre = boxes[:, None, :2] + sides / 2 + groups[..., :2] * sides
-    # The bound is ours: a broken head gives a large box, never an infinity.
-    half = np.exp(np.minimum(groups[..., 2:], MAX_LOG_SIZE)) * sides / 2
+    # The bound is ours: a broken head gives a large box, never an infinity. The exponential is the double one's,
+    # rounded: float ones differ among libraries, and one bit may decide what is suppressed.
+    grown = np.exp(np.minimum(groups[..., 2:], MAX_LOG_SIZE).astype(np.float64)).astype(np.float32)
+    half = grown * sides / 2
     return np.concatenate([centre - half, centre + half], axis=-1).reshape(deltas.shape).astype(np.float32)
 
 
@@ -99,6 +104,11 @@ def clip(boxes: NDArray[np.float32], *, height: int, width: int) -> NDArray[np.f
 def to_exclusive(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
     """Boxes [..., 4] with inclusive corners as the rest of edgekit wants them."""
     return boxes + np.array([0, 0, 1, 1], np.float32)
+
+
+def to_inclusive(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The way in: boxes [..., 4] with exclusive corners as this module wants them."""
+    return boxes - np.array([0, 0, 1, 1], np.float32)
 
 
 def propose(
@@ -128,14 +138,14 @@ def propose(
             of one half, so those anchors are left out.
 
     Returns:
-        Boxes [R, 4] with inclusive corners, and their scores [R] in 0..1.
+        Boxes [R, 4] with inclusive corners, and their scores [R] in 0..1. What has a NaN proposes nothing.
     """
     anchors, (rows, columns) = len(shapes), scores.shape[-2:]
     margins = (scores[anchors:] - scores[:anchors]).transpose(1, 2, 0).reshape(-1)
     corrections = deltas.reshape(anchors, 4, rows, columns).transpose(2, 3, 0, 1).reshape(-1, 4)
     boxes = clip(decode(all_anchors(shapes, rows=rows, columns=columns), corrections), height=height, width=width)
     smallest = SMALLEST * np.array(resized, np.float32)
-    usable = (boxes[:, 2:] - boxes[:, :2] + 1 >= smallest).all(axis=1)
+    usable = (boxes[:, 2:] - boxes[:, :2] + 1 >= smallest).all(axis=1) & ~np.isnan(margins)
     if mask is not None:
         usable &= np.repeat(mask.reshape(-1), anchors)
     chosen = np.flatnonzero(usable)

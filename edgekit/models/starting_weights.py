@@ -19,10 +19,14 @@ from torch import Tensor, nn
 from edgekit.errors import CheckpointError, MissingDependencyError
 from edgekit.models.masking import ConvBNReLU6, MaskPyramid
 from edgekit.models.mobilenetv2 import MobileNetV2
+from edgekit.models.mobilenetv2_pyramid import MobileNetV2Pyramid
 from edgekit.models.omg import OMG, STRIDE_8, STRIDE_16, STRIDE_32
 
 FoldedLayer = tuple[NDArray[np.float32], NDArray[np.float32]]
 """Weight [out, in/groups, kh, kw] and bias [out] of one convolution."""
+
+CONVOLUTIONS = 52
+"""Of MobileNetV2 1.0 without its classifier."""
 
 
 def read_tflite_convolutions(path: Path) -> list[FoldedLayer]:
@@ -84,14 +88,7 @@ def start_from_mobilenetv2(trunk: MobileNetV2, omg: OMG, folded: list[FoldedLaye
     Raises:
         CheckpointError: the layers are not those of MobileNetV2 1.0.
     """
-    trunk_layers = [module for module in trunk.modules() if isinstance(module, ConvBNReLU6)]
-    if len(folded) < len(trunk_layers):
-        raise CheckpointError(
-            f"starting weights hold {len(folded)} convolutions, MobileNetV2 1.0 has {len(trunk_layers)}; "
-            "is the file an ImageNet MobileNetV2 1.0?"
-        )
-    for module, layer in zip(trunk_layers, folded, strict=False):
-        _load_folded(module, layer)
+    trunk_layers = _load_in_order(trunk, folded)
     sources = {id(module): layer for module, layer in zip(trunk_layers, folded, strict=False)}
     pairs: list[tuple[nn.Module, nn.Module]] = [(omg.stem, trunk.stem)]
     for stage, indices in ((omg.stride_8, STRIDE_8), (omg.stride_16, STRIDE_16), (omg.stride_32, STRIDE_32)):
@@ -107,6 +104,37 @@ def start_from_mobilenetv2(trunk: MobileNetV2, omg: OMG, folded: list[FoldedLaye
     everything = MaskPyramid(None)
     _measure_batch_norms(trunk_layers, [lambda batch=batch: trunk(batch, everything) for batch in batches])
     _measure_batch_norms(omg_layers, [lambda batch=batch: omg(batch) for batch in batches])
+
+
+def start_pyramid_from_mobilenetv2(
+    pyramid: MobileNetV2Pyramid, folded: list[FoldedLayer], images: Iterable[Tensor]
+) -> None:
+    """Load ``folded`` into a transformer's backbone, all but the convolution that it lacks, the last.
+
+    Args:
+        pyramid: receives every layer.
+        folded: as for :func:`start_from_mobilenetv2`.
+        images: likewise.
+
+    Raises:
+        CheckpointError: the layers are not those of MobileNetV2 1.0.
+    """
+    layers = _load_in_order(pyramid, folded)
+    _measure_batch_norms(layers, [lambda batch=batch: pyramid(batch) for batch in images])
+    pyramid.train(pyramid.training)  # measuring left its frozen batch norms in training
+
+
+def _load_in_order(network: MobileNetV2 | MobileNetV2Pyramid, folded: list[FoldedLayer]) -> list[ConvBNReLU6]:
+    """Load the network's layers, which stand in the order of the data, and return them."""
+    if len(folded) < CONVOLUTIONS:
+        raise CheckpointError(
+            f"starting weights hold {len(folded)} convolutions, MobileNetV2 1.0 has {CONVOLUTIONS}; "
+            "is the file an ImageNet MobileNetV2 1.0?"
+        )
+    layers = [module for module in network.modules() if isinstance(module, ConvBNReLU6)]
+    for module, layer in zip(layers, folded, strict=False):
+        _load_folded(module, layer)
+    return layers
 
 
 def _load_folded(module: ConvBNReLU6, layer: FoldedLayer) -> None:

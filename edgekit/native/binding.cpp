@@ -7,10 +7,10 @@
 
 #include <array>
 #include <cstring>
-#include <initializer_list>
 #include <stdexcept>
 #include <utility>
 
+#include "binding.h"
 #include "engine.h"
 #include "isa.h"
 #include "objects.h"
@@ -26,16 +26,6 @@ using Pixels = nb::ndarray<const uint8_t, nb::ndim<3>, nb::c_contig, nb::device:
 using Normalised = nb::ndarray<const float, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 using Place = nb::ndarray<uint8_t, nb::ndim<3>, nb::device::cpu>;
 using Mask = nb::ndarray<const uint8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
-using Rows = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
-using Flags = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-
-// A numpy array that owns what was in `values`.
-template <class T>
-nb::object array_of(std::vector<T>&& values, std::initializer_list<size_t> shape) {
-    auto* kept = new std::vector<T>(std::move(values));
-    nb::capsule owner(kept, [](void* memory) noexcept { delete static_cast<std::vector<T>*>(memory); });
-    return nb::cast(nb::ndarray<nb::numpy, T>(kept->data(), shape.size(), shape.begin(), owner));
-}
 
 template <class Array>
 void check_image(const Program& program, const Array& image) {
@@ -189,10 +179,7 @@ NB_MODULE(_native, m) {
                                                    static_cast<int>(count), static_cast<int>(logits.shape(1)), reading),
                                          suppression);
             }
-            const size_t found = objects.scores.size();
-            return nb::make_tuple(array_of(std::move(objects.boxes), {found, 4}),
-                                  array_of(std::move(objects.scores), {found}),
-                                  array_of(std::move(objects.class_ids), {found}));
+            return arrays_of(std::move(objects));
         },
         nb::arg("logits"), nb::arg("offsets"), nb::arg("anchors"), nb::arg("active"), nb::kw_only(), nb::arg("coding"),
         nb::arg("letterbox"), nb::arg("source"), nb::arg("logit_limits"), nb::arg("score"), nb::arg("nms_iou"),
@@ -200,9 +187,11 @@ NB_MODULE(_native, m) {
         nb::arg("own_weight"),
         "Boxes [N, 4], scores [N] and class ids [N] of the objects in what a detector's head puts out, the best "
         "first;\n"
-        "edgekit.pipeline.postprocess says how. `coding` is (centre variance, size variance, largest log size), "
+        "edgekit.decoding.one_stage says how. `coding` is (centre variance, size variance, largest log size), "
         "`letterbox`\n"
         "(left, top, scale), `source` (width, height), `logit_limits` (of a candidate, of one in each class).");
+
+    bind_two_stage(m);
 
     m.def(
         "peak_gmacs",

@@ -9,35 +9,37 @@
 namespace edgekit {
 namespace {
 
-constexpr int kNearCache = 24 << 10, kFarCache = 512 << 10;  // bytes for the input of a block of sites
-constexpr size_t kCachedWeights = 1 << 20;                   // bytes of a convolution that the second level keeps
-constexpr int kSlice = 512;                                  // channels
+// A panel's weights from `channel` on, which is 0 for integers.
+const uint8_t* slice_of(const WeightPlan& weights, const Panel& panel, int channel, bool integer) {
+    const size_t at = integer ? 0 : sizeof(float) * channel * panel.filters();
+    return weights.weights.data() + panel.weights + at;
+}
 
 }  // namespace
 
-void Engine::convolve(const Operation& op, const WeightPlan& weights, const Map& input, const Map& output, int from,
-                      int to, int first_panel, int last_panel, uint8_t* gather) const {
-    if (from >= to || first_panel >= last_panel) return;
+void Engine::convolve(const Operation& op, const WeightPlan& weights, const Map& input, int ring_rows,
+                      const Map& output, Span sites, Span panels, uint8_t* scratch) const {
+    if (sites.from >= sites.to || panels.from >= panels.to) return;
     if (plan_.layouts[op.input].element == 4)
-        convolve_as<float>(op, weights, input, output, from, to, first_panel, last_panel, gather);
+        convolve_as<float>(op, weights, input, ring_rows, output, sites, panels, scratch);
     else
-        convolve_as<uint8_t>(op, weights, input, output, from, to, first_panel, last_panel, gather);
+        convolve_as<uint8_t>(op, weights, input, ring_rows, output, sites, panels, scratch);
 }
 
-// Sites from..to - 1 of a convolution, as numbered among the active sites of its output.
+// Some sites of a convolution, as numbered among the active sites of its output. Of a block of sites at a time, first the
+// input of every tile is found, or gathered; then one panel of weights after another passes by all of its tiles.
 template <class T>
-void Engine::convolve_as(const Operation& op, const WeightPlan& weights, const Map& input, const Map& output, int from,
-                         int to, int first_panel, int last_panel, uint8_t* scratch) const {
+void Engine::convolve_as(const Operation& op, const WeightPlan& weights, const Map& input, int ring_rows,
+                         const Map& output, Span sites, Span panels, uint8_t* scratch) const {
     constexpr bool integer = sizeof(T) == 1;
     using Tile = std::conditional_t<integer, ConvTileU8, ConvTileF32>;
     const bool float_result = plan_.layouts[op.output].element == 4;
-    const int* tiles = integer ? kernels_.tile_u8 : kernels_.tile_f32;
-    const bool pointwise =
-        op.kernel_rows == 1 && op.kernel_columns == 1 && op.stride == 1 && !plan_.layouts[op.input].packed;
     const Map residual = op.second >= 0 ? map_of(op.second) : Map{};
     const size_t out_element = plan_.layouts[op.output].element;
 
     const T* taps[256];
+    TileInput<T> inputs[kMaxTiles];
+    int starts[kMaxTiles + 1];
     Tile tile{};
     tile.taps = taps;
     tile.tap_count = weights.taps;
@@ -49,65 +51,54 @@ void Engine::convolve_as(const Operation& op, const WeightPlan& weights, const M
     result.residual_scale = op.second_scale;
     result.residual_zero_point = op.second >= 0 ? plan_.program.tensors[op.second].zero_point : 0;
 
-    // A block of sites whose input stays in the first level of cache while all panels pass by; in the second one where
-    // the weights are too many to stay there themselves, so that each is fetched once for many sites.
-    int most = kMaxTile;
-    for (int index = first_panel; index < last_panel; index++)
-        most = std::min(most, tiles[weights.panels[index].blocks]);
-    const int cache = weights.weights.bytes() > kCachedWeights ? kFarCache : kNearCache;
-    // Deep float convolutions take a slice of the channels at a time: it adds to what those before it left in the output.
-    const bool sliced = !integer && pointwise && !input.positions && weights.branches == 1 &&
-                        weights.multipliers[0].empty() && weights.channels > 2 * kSlice;
-    const int slice = sliced ? kSlice : weights.channels;
-    const int depth = weights.taps * slice * static_cast<int>(sizeof(T));
-    const int block = pointwise ? std::max(most, cache / depth / most * most) : most;
-    for (int channel = 0; channel < weights.channels; channel += slice) {
-        const bool first_slice = channel == 0, last_slice = channel + slice >= weights.channels;
-        tile.channels = std::min(slice, weights.channels - channel);
+    const bool fetches_ahead = !integer && weights.weights.bytes() > kCachedWeights;
+    for (int channel = 0; channel < weights.channels; channel += weights.slice) {
+        // A slice of the channels adds to what those before it left in the output.
+        const bool first_slice = channel == 0, last_slice = channel + weights.slice >= weights.channels;
+        tile.channels = std::min(weights.slice, weights.channels - channel);
         result.low = last_slice ? op.low : -std::numeric_limits<float>::infinity();
         result.high = last_slice ? op.high : std::numeric_limits<float>::infinity();
         result.residual_plane = first_slice ? residual.plane : output.plane;
-        for (int start = from; start < to; start += block) {
-            const int stop = std::min(to, start + block);
-            if (!pointwise) {
-                gather<T>(op, weights, input, start, stop - start, reinterpret_cast<T*>(scratch));
-                const size_t step = static_cast<size_t>(ceil_div(weights.channels, kBlock)) * (stop - start) * kBlock;
-                for (int tap = 0; tap < weights.taps; tap++) taps[tap] = reinterpret_cast<T*>(scratch) + tap * step;
-                tile.plane = static_cast<size_t>(stop - start) * kBlock;
+        for (int start = sites.from; start < sites.to; start += weights.block) {
+            const int length = std::min(sites.to - start, weights.block);
+            // Tiles of nearly equal size: the last would else be too small to keep the processor busy.
+            const int tiles = ceil_div(length, weights.tile);
+            T* free = reinterpret_cast<T*>(scratch);
+            starts[0] = start;
+            for (int i = 0; i < tiles; i++) {
+                starts[i + 1] = start + share(length, i, tiles).to;
+                inputs[i] =
+                    find_input<T>(op, weights, channel, input, ring_rows, starts[i], starts[i + 1] - starts[i], free);
             }
-            for (int index = first_panel; index < last_panel; index++) {
+            for (int index = panels.from; index < panels.to; index++) {
                 const Panel& panel = weights.panels[index];
-                const int limit = tiles[panel.blocks];
-                if constexpr (integer)
-                    tile.weights = weights.weights.data() + panel.weights;
-                else
-                    tile.weights = reinterpret_cast<const float*>(weights.weights.data() + panel.weights) +
-                                   static_cast<size_t>(channel) * kBlock * panel.blocks;
-                const int pieces = ceil_div(stop - start, limit);  // 1 where a tile was gathered
-                for (int piece = 0; piece < pieces; piece++) {
-                    // Tiles of nearly equal size: the last would else be too small to keep the processor busy.
-                    const Span span = share(stop - start, piece, pieces);
-                    const int first = start + span.from, count = span.to - span.from;
-                    if (pointwise) {
-                        const int32_t* places = input.positions ? input.positions + first : nullptr;
-                        if (!places || places[count - 1] - places[0] == count - 1) {
-                            taps[0] = reinterpret_cast<const T*>(input.base) +
-                                      static_cast<ptrdiff_t>(places ? places[0] : first - input.first) * kBlock +
-                                      channel / kBlock * input.plane;
-                            tile.plane = input.plane;
-                        } else {
-                            gather<T>(op, weights, input, first, count, reinterpret_cast<T*>(scratch));
-                            taps[0] = reinterpret_cast<const T*>(scratch);
-                            tile.plane = static_cast<size_t>(count) * kBlock;
-                        }
-                    }
+                const uint8_t* slice = slice_of(weights, panel, channel, integer);
+                tile.weights = reinterpret_cast<decltype(tile.weights)>(slice);
+                // Weights that no cache keeps are fetched a panel ahead, a part of them by each tile.
+                const uint8_t* ahead = nullptr;
+                if (fetches_ahead) {
+                    const bool last = index + 1 == panels.to;
+                    const int next = last && start + length == sites.to ? channel + weights.slice : channel;
+                    if (next < weights.channels)
+                        ahead = slice_of(weights, weights.panels[last ? panels.from : index + 1], next, integer);
+                }
+                const int lines = weights.taps * tile.channels * panel.filters() / 16;
+                const int steps = weights.taps * ceil_div(tile.channels, kBlock);
+                tile.ahead_lines = ahead ? ceil_div(lines, tiles * steps) : 0;
+                for (int i = 0; i < tiles; i++) {
+                    tile.ahead = ahead ? ahead + int64_t{lines} * i / tiles * 64 : nullptr;
+                    const int first = starts[i], count = starts[i + 1] - first;
+                    tile.plane = inputs[i].plane;
+                    tile.site = inputs[i].site;
+                    taps[0] = inputs[i].first;
+                    if (weights.taps > 1) inputs[i].point(taps, weights.taps);
                     for (int branch = 0; branch < weights.branches; branch++) {
                         Branch& b = result.branches[branch];
-                        const int channel = panel.first_block * kBlock;
-                        b.bias = integer ? static_cast<const void*>(&weights.integer_bias[branch][channel])
-                                         : static_cast<const void*>(&weights.bias[branch][channel]);
+                        const int filter = panel.first_block * kBlock;
+                        b.bias = integer ? static_cast<const void*>(&weights.integer_bias[branch][filter])
+                                         : static_cast<const void*>(&weights.bias[branch][filter]);
                         b.multipliers =
-                            weights.multipliers[branch].empty() ? nullptr : &weights.multipliers[branch][channel];
+                            weights.multipliers[branch].empty() ? nullptr : &weights.multipliers[branch][filter];
                         const size_t plane = weights.first_blocks[branch] + panel.first_block;
                         b.output =
                             output.base + (plane * output.plane +
@@ -130,44 +121,85 @@ void Engine::convolve_as(const Operation& op, const WeightPlan& weights, const M
                         result.branches[0].residual = result.branches[0].output;
                         result.residual_positions = result.positions;
                     }
+                    const bool strided = tile.site != kBlock;
                     if constexpr (integer)
-                        (float_result ? kernels_.conv_u8_f32 : kernels_.conv_u8)[panel.blocks][count](tile);
+                        (float_result ? kernels_.conv_u8_f32
+                         : strided    ? kernels_.conv_u8_strided
+                                      : kernels_.conv_u8)[panel.blocks][count](tile);
+                    else if (panel.halved)
+                        (strided ? kernels_.conv_f32_half_strided : kernels_.conv_f32_half)[count](tile);
                     else
-                        kernels_.conv_f32[panel.blocks][count](tile);
+                        (strided ? kernels_.conv_f32_strided : kernels_.conv_f32)[panel.blocks][count](tile);
                 }
             }
         }
     }
 }
 
-// Copy what `count` output sites read: [taps][blocks][count][16].
+// What a tile of sites reads: where it lies, if the sites lie side by side under every tap, else a copy of it in `free`,
+// which moves on: [taps][blocks][count][16].
 template <class T>
-void Engine::gather(const Operation& op, const WeightPlan& weights, const Map& input, int first, int count,
-                    T* to) const {
+Engine::TileInput<T> Engine::find_input(const Operation& op, const WeightPlan& weights, int channel, const Map& input,
+                                        int ring_rows, int first, int count, T*& free) const {
     const Layout& layout = plan_.layouts[op.input];
     const Sites &in = sites_of(op.input), &out = sites_of(op.output);
-    const int blocks = ceil_div(weights.channels, kBlock);
-    const int site = layout.packed ? plan_.program.tensors[op.input].channels : kBlock;  // elements to a site
-    ptrdiff_t starts[kMaxTile];  // of each site's window
-    for (int i = 0, row = 0, column = 0; i < count; i++) {
-        const int place = out.framed[first + i];
-        if (i && place == out.framed[first + i - 1] + 1 && column + 1 < out.columns) {
-            column++;
-        } else {
-            row = place / out.frame_columns() - out.border;
-            column = place % out.frame_columns() - out.border;
+    const bool side_by_side = layout.packed || layout.given;  // are the channels of a site
+    const size_t plane = side_by_side ? kBlock : input.plane;
+    const T* base = reinterpret_cast<const T*>(input.base) + channel / kBlock * plane;
+    if (is_pointwise(op) && !side_by_side && !input.positions)
+        return {base + static_cast<ptrdiff_t>(first - input.first) * kBlock, plane, kBlock, 0, 0, 1};
+
+    const int site = side_by_side ? plan_.program.tensors[op.input].channels : kBlock;  // elements to a site
+    const int border = layout.given ? 0 : in.border;
+    const ptrdiff_t line = static_cast<ptrdiff_t>(in.columns + 2 * border) * site;
+    const auto line_at = [&](int row) { return (ring_rows ? row % ring_rows : row) * line; };
+    const auto row_of = [&](int y) { return y * op.stride - op.pad_top + border; };  // of the first tap
+    const auto column_of = [&](int x) { return ptrdiff_t{x * op.stride - op.pad_left + border} * site; };
+
+    const int32_t* places = &out.framed[first];
+    int y = places[0] / out.frame_columns() - out.border, x = places[0] % out.frame_columns() - out.border;
+    const int step = site * op.stride;
+    const bool together = places[count - 1] - places[0] == count - 1 && x + count <= out.columns;
+    // Not everything has strided kernels; and what the caller gives may be too far apart for a cache to keep.
+    const bool strided = sizeof(T) == 4 || (kernels_.conv_u8_strided[1][1] && plan_.layouts[op.output].element == 1);
+    if (together && !layout.given && (strided || step == kBlock)) {
+        TileInput<T> there{base + line_at(row_of(y)) + column_of(x), plane, static_cast<size_t>(step), line, site,
+                           layout.packed ? 1 : op.kernel_columns};
+        if (ring_rows) {
+            there.wrap = ring_rows - row_of(y) % ring_rows;
+            there.ring = ring_rows * line;
         }
-        const ptrdiff_t y = row * op.stride - op.pad_top + in.border, x = column * op.stride - op.pad_left + in.border;
-        starts[i] = (y * in.frame_columns() + x) * site;
+        return there;
     }
-    const size_t plane = layout.packed ? kBlock : input.plane;
-    for (int tap = 0; tap < weights.taps; tap++) {
-        const int y = layout.packed ? tap : tap / op.kernel_columns, x = layout.packed ? 0 : tap % op.kernel_columns;
-        const T* from =
-            reinterpret_cast<const T*>(input.base) + (static_cast<ptrdiff_t>(y) * in.frame_columns() + x) * site;
-        for (int block = 0; block < blocks; block++, from += plane)
-            for (int i = 0; i < count; i++, to += kBlock) std::memcpy(to, from + starts[i], kBlock * sizeof(T));
+
+    int rows[kMaxTile];         // of each site's first tap
+    ptrdiff_t sites[kMaxTile];  // where it lies
+    for (int i = 0; i < count; i++, x++) {
+        if (i && (places[i] != places[i - 1] + 1 || x == out.columns)) {
+            y = places[i] / out.frame_columns() - out.border;
+            x = places[i] % out.frame_columns() - out.border;
+        }
+        rows[i] = row_of(y);
+        sites[i] = line_at(rows[i]) + column_of(x);
     }
+
+    const int blocks = ceil_div(std::min(weights.slice, weights.channels - channel), kBlock);
+    const TileInput<T> copy{
+        free,        static_cast<size_t>(count) * kBlock, kBlock, 0, static_cast<ptrdiff_t>(blocks) * count * kBlock,
+        weights.taps};
+    T* to = free;
+    for (int row = 0; row < op.kernel_rows; row++) {
+        if (row && ring_rows)
+            for (int i = 0; i < count; i++) sites[i] += line_at(rows[i] + row) - line_at(rows[i] + row - 1);
+        const T* taps = base + (ring_rows ? 0 : row * line);
+        for (int tap = 0; tap < (layout.packed ? 1 : op.kernel_columns); tap++, taps += site) {
+            const T* from = taps;
+            for (int block = 0; block < blocks; block++, from += plane)
+                for (int i = 0; i < count; i++, to += kBlock) std::memcpy(to, from + sites[i], kBlock * sizeof(T));
+        }
+    }
+    free = to;
+    return copy;
 }
 
 void Engine::filter(const Operation& op, const WeightPlan& weights, const Map& input, int ring_rows, const Map& output,

@@ -7,7 +7,8 @@ namespace edgekit {
 namespace {
 
 constexpr double kSiteBytes = 17;  // of a level's lists, for each site
-constexpr double kTileSites = 16;  // that are gathered at once, at most
+constexpr double kTileSites = 16;  // that are gathered at once, at most,
+constexpr double kGathered = 520 << 10;  // or as many as fit in these bytes
 
 double blocks_of(int channels) { return (channels + 15) / 16; }
 
@@ -36,7 +37,7 @@ Costs costs_of(const Program& program) {
             costs.work += sites * taps * op.filters * in.channels;
             costs.bytes += depth * blocks_of(op.filters) * 16 * (in.type == Type::float32 ? 4 : 2.5);
             blocks[op.output] += blocks_of(op.filters) * (op.crelu ? 2 : 1);
-            gathered = std::max(gathered, depth * kTileSites * width_of(in.type));
+            gathered = std::max({gathered, depth * kTileSites * width_of(in.type), kGathered});
         } else {
             costs.work += sites * taps * op.written;
             costs.bytes += (depth + 16 * blocks[op.input]) * 4;  // one tap may take as much as two

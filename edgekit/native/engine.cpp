@@ -43,7 +43,7 @@ void Engine::run(const uint8_t* pixels, const float* normalised, const uint8_t* 
     set_mask(mask);
     for (size_t i = 0; i < plan_.program.outputs.size(); i++) {
         const OutputShape& shape = plan_.program.outputs[i];
-        std::memset(outputs[i], 0, sizeof(float) * shape.rows * shape.columns);
+        if (rows_written_[i] < shape.rows) std::memset(outputs[i], 0, sizeof(float) * shape.rows * shape.columns);
     }
     team_.run(
         [](void* self, int thread) {
@@ -78,12 +78,19 @@ void Engine::set_mask(const uint8_t* mask) {
             for (int k = 0; k < run.length; k++) *to++ = place + k;
         }
     }
+    rows_written_.assign(plan_.program.outputs.size(), 0);
+    for (const Operation& op : plan_.program.operations)
+        if (op.kind == Kind::output) rows_written_[op.output] += sites_of(op.input).count() * op.anchors;
     built_ = true;
 }
 
 Engine::Map Engine::map_of(int tensor) const {
     const Layout& layout = plan_.layouts[tensor];
     const Sites& sites = sites_of(tensor);
+    if (layout.given) {
+        const auto* floats = reinterpret_cast<const uint8_t*>(job_.normalised);
+        return {floats ? const_cast<uint8_t*>(floats) : arena_.data() + layout.offset, kBlock, nullptr, 0};
+    }
     // An odd number of sites: planes an even multiple of 4 KiB apart would share the same few places of a cache.
     const size_t places = (layout.framed ? sites.frame_sites() : sites.count()) | 1;
     return {arena_.data() + layout.offset, places * kBlock, layout.framed ? sites.framed.data() : nullptr, 0};
@@ -140,9 +147,9 @@ void Engine::multiply_sites(const Operation& op, const WeightPlan& weights, cons
     const bool by_panels = sites < 32 * team_.size() && panels >= team_.size();
     const Span part = share(by_panels ? panels : sites, thread, team_.size());
     if (by_panels)
-        convolve(op, weights, input, output, 0, sites, part.from, part.to, scratch_[thread].gather.data());
+        convolve(op, weights, input, 0, output, {0, sites}, part, scratch_[thread].gather.data());
     else
-        convolve(op, weights, input, output, part.from, part.to, 0, panels, scratch_[thread].gather.data());
+        convolve(op, weights, input, 0, output, part, {0, panels}, scratch_[thread].gather.data());
 }
 
 // Whether threads should share out the channels of a chain: with few rows to each, they would expand many of them twice.
@@ -170,7 +177,7 @@ void Engine::run_chain_by_channels(const Step& step, int thread) {
         const auto block_at = [&](int panel) { return panel < panels ? weights.panels[panel].first_block : all; };
         blocks = {block_at(part.from), block_at(part.to)};
         zero_halo(depthwise.input, expanded, {0, in.rows + 2 * in.border}, 0, blocks);
-        convolve(expand, weights, map_of(expand.input), expanded, 0, in.count(), part.from, part.to,
+        convolve(expand, weights, map_of(expand.input), 0, expanded, {0, in.count()}, part,
                  scratch_[thread].gather.data());
     }
     filter(depthwise, plan_.weights[step.main], expanded, 0, filtered, {0, out.rows}, blocks);
@@ -181,50 +188,50 @@ void Engine::run_chain_by_channels(const Step& step, int thread) {
 void Engine::run_chain(const Step& step, size_t index, int thread) {
     if (shared_by_channels(step)) return run_chain_by_channels(step, thread);
     const Program& program = plan_.program;
-    const Operation &depthwise = program.operations[step.main], &project = program.operations[step.project];
-    const Sites &in = sites_of(depthwise.input), &out = sites_of(depthwise.output);
+    const Operation& main = program.operations[step.main];
+    const Operation& last = step.project >= 0 ? program.operations[step.project] : main;
+    const Sites &in = sites_of(main.input), &out = sites_of(main.output);
     Scratch& scratch = scratch_[thread];
-    const Map result = map_of(project.output);
-    surround_with_zeros(project.output, result, thread);
+    const Map result = map_of(last.output);
+    surround_with_zeros(last.output, result, thread);
 
-    Map expanded = map_of(depthwise.input);
+    Map expanded = map_of(main.input), filtered = result;
     if (step.expand >= 0)
         expanded = {scratch.ring.data(), static_cast<size_t>((step.ring_rows * in.frame_columns()) | 1) * kBlock,
                     rings_[index].data(), 0};
+    if (step.project >= 0)
+        filtered = {scratch.rows.data(), ((static_cast<size_t>(step.rows) * out.columns) | 1) * kBlock, nullptr, 0};
     const Span rows = rows_of(out, thread);
-    const size_t row_limit = static_cast<size_t>(step.rows) * out.columns;
-    Map filtered{scratch.rows.data(), (row_limit | 1) * kBlock, nullptr, 0};
-    int next =
-        std::max(-in.border, rows.from * depthwise.stride - depthwise.pad_top);  // row of the input not yet expanded
+    int next = std::max(-in.border, rows.from * main.stride - main.pad_top);  // row of the input not yet expanded
     for (int row = rows.from, end; row < rows.to; row = end) {
         end = std::min(row + step.rows, rows.to);
-        const int from = out.row_first[row], to = out.row_first[end];
-        if (step.expand >= 0) {
-            const int stop =
-                std::min(in.rows + in.border, (end - 1) * depthwise.stride - depthwise.pad_top + depthwise.kernel_rows);
-            if (from == to) {
-                next = std::max(next, end * depthwise.stride - depthwise.pad_top);
-                continue;
-            }
-            next = std::max(next, row * depthwise.stride - depthwise.pad_top);
-            if (next < stop) {
-                zero_halo(depthwise.input, expanded, {next + in.border, stop + in.border}, step.ring_rows,
-                          all_blocks(depthwise.input));
-                const int first = in.row_first[std::clamp(next, 0, in.rows)],
-                          last = in.row_first[std::clamp(stop, 0, in.rows)];
-                const WeightPlan& weights = plan_.weights[step.expand];
-                convolve(program.operations[step.expand], weights, map_of(program.operations[step.expand].input),
-                         expanded, first, last, 0, static_cast<int>(weights.panels.size()), scratch.gather.data());
-                next = stop;
-            }
+        const Span sites{out.row_first[row], out.row_first[end]};
+        const bool none = sites.from == sites.to;
+        next = std::max(next, (none ? end : row) * main.stride - main.pad_top);
+        if (none) continue;
+        const int stop = std::min(in.rows + in.border, (end - 1) * main.stride - main.pad_top + main.kernel_rows);
+        if (step.expand >= 0 && next < stop) {
+            const Operation& expand = program.operations[step.expand];
+            const WeightPlan& weights = plan_.weights[step.expand];
+            zero_halo(main.input, expanded, {next + in.border, stop + in.border}, step.ring_rows,
+                      all_blocks(main.input));
+            convolve(expand, weights, map_of(expand.input), 0, expanded,
+                     {in.row_first[std::clamp(next, 0, in.rows)], in.row_first[std::clamp(stop, 0, in.rows)]},
+                     all_panels(weights), scratch.gather.data());
+            next = stop;
         }
-        if (from == to) continue;
-        filtered.first = from;
-        filter(depthwise, plan_.weights[step.main], expanded, step.ring_rows, filtered, {row, end},
-               all_blocks(depthwise.input));
-        const WeightPlan& weights = plan_.weights[step.project];
-        convolve(project, weights, filtered, result, from, to, 0, static_cast<int>(weights.panels.size()),
-                 scratch.gather.data());
+        if (step.project >= 0) filtered.first = sites.from;
+        const WeightPlan& weights = plan_.weights[step.main];
+        if (main.kind == Kind::depthwise)
+            filter(main, weights, expanded, step.ring_rows, filtered, {row, end}, all_blocks(main.input));
+        else if (main.kind == Kind::conv)
+            convolve(main, weights, expanded, step.ring_rows, filtered, sites, all_panels(weights),
+                     scratch.gather.data());
+        else
+            pool_rows(main, expanded, step.ring_rows, filtered, {row, end});
+        if (step.project < 0) continue;
+        const WeightPlan& last_weights = plan_.weights[step.project];
+        convolve(last, last_weights, filtered, 0, result, sites, all_panels(last_weights), scratch.gather.data());
     }
 }
 

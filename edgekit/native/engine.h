@@ -39,6 +39,26 @@ class Engine {
 
         size_t place(int site) const { return positions ? positions[site] : site - first; }
     };
+    // What a tile of a convolution reads: the first site under the first tap, and how far on other taps are.
+    template <class T>
+    struct TileInput {
+        const T* first;
+        size_t plane;               // elements between blocks
+        size_t site;                // elements between sites
+        ptrdiff_t row, column;      // elements between taps
+        int columns;                // taps to a row
+        int wrap = 1 << 30;         // first row of taps that lies at the start of a ring of rows
+        ptrdiff_t ring = 0;         // elements of such a ring
+
+        // Fill in where each of `count` taps looks first.
+        void point(const T** taps, int count) const {
+            const T* line = first;
+            for (int tap = 0, y = 0; tap < count; y++, line += row) {
+                if (y == wrap) line -= ring;
+                for (int x = 0; x < columns && tap < count; x++) taps[tap++] = line + x * column;
+            }
+        }
+    };
     struct Scratch {
         Buffer gather, ring, rows;
     };
@@ -64,29 +84,35 @@ class Engine {
     void run_chain_by_channels(const Step& step, int thread);
     void multiply_sites(const Operation& op, const WeightPlan& weights, const Map& input, const Map& output,
                         int thread);
-    void convolve(const Operation& op, const WeightPlan& weights, const Map& input, const Map& output, int from, int to,
-                  int first_panel, int last_panel, uint8_t* gather) const;
+    void convolve(const Operation& op, const WeightPlan& weights, const Map& input, int ring_rows, const Map& output,
+                  Span sites, Span panels, uint8_t* scratch) const;
     template <class T>
-    void convolve_as(const Operation& op, const WeightPlan& weights, const Map& input, const Map& output, int from,
-                     int to, int first_panel, int last_panel, uint8_t* gather) const;
+    void convolve_as(const Operation& op, const WeightPlan& weights, const Map& input, int ring_rows, const Map& output,
+                     Span sites, Span panels, uint8_t* scratch) const;
+    template <class T>
+    TileInput<T> find_input(const Operation& op, const WeightPlan& weights, int channel, const Map& input,
+                            int ring_rows, int first, int count, T*& free) const;
     void filter(const Operation& op, const WeightPlan& weights, const Map& input, int ring_rows, const Map& output,
                 Span rows, Span blocks) const;
     template <class T>
     void filter_rows(const Operation& op, const WeightPlan& weights, const Map& input, int ring_rows, const Map& output,
                      Span rows, Span blocks) const;
-    template <class T>
-    void gather(const Operation& op, const WeightPlan& weights, const Map& input, int first, int count, T* to) const;
     void surround_with_zeros(int tensor, const Map& map, int thread) const;
     void zero_halo(int tensor, const Map& map, Span rows, int ring_rows, Span blocks) const;
+    static Span all_panels(const WeightPlan& weights) { return {0, static_cast<int>(weights.panels.size())}; }
     Span all_blocks(int tensor) const { return {0, plan_.layouts[tensor].blocks}; }
 
     void read_image(const Operation& op, int thread);
-    void read_value(const uint8_t* pixel, const float* normalised, int channel, uint8_t* to, size_t element) const;
+    void read_pixel(uint8_t pixel, int channel, uint8_t* to, size_t element) const;
+    void read_floats(const float* normalised, int count, uint8_t* to, size_t element) const;
     void read_pixels(const uint8_t* pixels, const float* normalised, int count, int channels, uint8_t* to,
                      size_t element) const;
     uint8_t quantise_image(float value) const;
     void halve_image(const Operation& op, Span rows);
     void pool(const Operation& op, int thread);
+    void pool_rows(const Operation& op, const Map& input, int ring_rows, const Map& output, Span rows) const;
+    template <class T>
+    void pool_rows_as(const Operation& op, const Map& input, int ring_rows, const Map& output, Span rows) const;
     void upsample(const Operation& op, int thread);
     void deconvolve(const Operation& op, const WeightPlan& weights, int thread);
     void pointwise(const Operation& op, int thread);
@@ -97,6 +123,7 @@ class Engine {
     Plan plan_;
     std::vector<Sites> sites_;                      // [levels]
     std::vector<std::vector<int32_t>> rings_;       // [steps] positions of expanded sites in the step's ring
+    std::vector<int> rows_written_;                 // [outputs] under this mask, each once: the others are zeros
     std::vector<uint8_t> mask_;
     bool built_ = false;
     Buffer arena_;

@@ -22,12 +22,26 @@ static inline Vector clamp(Vector value, Vector low, Vector high) {
     return _mm256_min_ps(high, _mm256_max_ps(low, value));
 }
 
+struct Half {
+    static constexpr int kChannels = 1, kVectors = 1;
+    static Vector input(const float* from) { return _mm256_set1_ps(*from); }
+    static void take_apart(const Vector (&sums)[3], Vector (&whole)[2], Vector (&half)[1]) {
+        whole[0] = sums[0];
+        whole[1] = sums[1];
+        half[0] = sums[2];
+    }
+    static Vector load(const float* from) { return _mm256_loadu_ps(from); }
+    static void store(float* to, Vector value) { _mm256_storeu_ps(to, value); }
+};
+
 }  // namespace edgekit::avx2
 
 #include "kernels_f32.inl"
+#include "kernels_f32_half.inl"
 #include "kernels_u8_avx2.inl"
 #include "kernels_u8_pairs.inl"
 #include "kernels_resize.inl"
+#include "kernels_rois.inl"
 #include "kernel_table.inl"
 
 namespace edgekit {
@@ -41,6 +55,11 @@ const Kernels& avx2_kernels() {
         table.tile_f32[1] = 6;  // 12 sums, two weights and an input: 15 of 16 registers
         table.tile_u8[1] = 12;  // 12 sums, the weights of a quad, ones and a product: 15 of 16
         fill<ConvF32, 1, 6>(table.conv_f32);
+        fill<ConvF32Strided, 1, 6>(table.conv_f32_strided);
+        table.half_channels = Half::kChannels;
+        table.tile_f32_half = 4;  // 12 sums, three weights and an input
+        fill_half<ConvF32Half, 4>(table.conv_f32_half);
+        fill_half<ConvF32HalfStrided, 4>(table.conv_f32_half_strided);
         fill<ConvU8, 1, 12>(table.conv_u8);
         fill<ConvU8F32, 1, 12>(table.conv_u8_f32);
         table.depthwise_f32 = depthwise_f32;
@@ -49,6 +68,7 @@ const Kernels& avx2_kernels() {
         table.weigh_rows = weigh_rows;
         table.weigh_columns = weigh_columns;
         table.halve = halve;
+        table.pool_roi = pool_roi;
         table.pack_conv_u8 = pack_conv_u8_pairs;
         table.pack_depthwise_u8 = pack_columns<WideColumn>;
         return table;

@@ -2,6 +2,7 @@
 #define EDGEKIT_NAMESPACE avx512
 #include <immintrin.h>
 
+#include <cstring>
 #include <utility>
 
 #include "isa.h"
@@ -21,11 +22,30 @@ static inline Vector clamp(Vector value, Vector low, Vector high) {
     return _mm512_min_ps(high, _mm512_max_ps(low, value));
 }
 
+struct Half {
+    static constexpr int kChannels = 2, kVectors = 1;
+    static Vector input(const float* from) {
+        double pair;
+        std::memcpy(&pair, from, sizeof pair);
+        return _mm512_castpd_ps(_mm512_set1_pd(pair));
+    }
+    static void take_apart(const Vector (&sums)[3], Vector (&whole)[1], Vector (&half)[1]) {
+        const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+        const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+        whole[0] = _mm512_permutex2var_ps(sums[0], even, sums[1]) + _mm512_permutex2var_ps(sums[0], odd, sums[1]);
+        half[0] = _mm512_permutexvar_ps(even, sums[2]) + _mm512_permutexvar_ps(odd, sums[2]);
+    }
+    static Vector load(const float* from) { return _mm512_castps256_ps512(_mm256_loadu_ps(from)); }
+    static void store(float* to, Vector value) { _mm256_storeu_ps(to, _mm512_castps512_ps256(value)); }
+};
+
 }  // namespace edgekit::avx512
 
 #include "kernels_f32.inl"
+#include "kernels_f32_half.inl"
 #include "kernels_u8_vnni.inl"
 #include "kernels_resize.inl"
+#include "kernels_rois.inl"
 #include "kernel_table.inl"
 
 namespace edgekit {
@@ -45,9 +65,19 @@ const Kernels& avx512_kernels() {
         fill<ConvF32, 1, 14>(table.conv_f32);
         fill<ConvF32, 2, 12>(table.conv_f32);
         fill<ConvF32, 3, 8>(table.conv_f32);
+        fill<ConvF32Strided, 1, 14>(table.conv_f32_strided);
+        fill<ConvF32Strided, 2, 12>(table.conv_f32_strided);
+        fill<ConvF32Strided, 3, 8>(table.conv_f32_strided);
+        table.half_channels = Half::kChannels;
+        table.tile_f32_half = 8;
+        fill_half<ConvF32Half, 8>(table.conv_f32_half);
+        fill_half<ConvF32HalfStrided, 8>(table.conv_f32_half_strided);
         fill<ConvU8Vnni, 1, 14>(table.conv_u8);
         fill<ConvU8Vnni, 2, 12>(table.conv_u8);
         fill<ConvU8Vnni, 3, 8>(table.conv_u8);
+        fill<ConvU8VnniStrided, 1, 14>(table.conv_u8_strided);
+        fill<ConvU8VnniStrided, 2, 12>(table.conv_u8_strided);
+        fill<ConvU8VnniStrided, 3, 8>(table.conv_u8_strided);
         fill<ConvU8F32Vnni, 1, 14>(table.conv_u8_f32);
         fill<ConvU8F32Vnni, 2, 12>(table.conv_u8_f32);
         fill<ConvU8F32Vnni, 3, 8>(table.conv_u8_f32);
@@ -57,6 +87,7 @@ const Kernels& avx512_kernels() {
         table.weigh_rows = weigh_rows;
         table.weigh_columns = weigh_columns;
         table.halve = halve;
+        table.pool_roi = pool_roi;
         table.pack_conv_u8 = pack_conv_groups<int8_t, 4>;
         table.pack_depthwise_u8 = pack_depthwise_u8_vnni;
         return table;

@@ -8,6 +8,7 @@
 #include "requantise.h"
 #include "kernels_u8_plain.inl"
 #include "kernels_resize.inl"
+#include "kernels_rois.inl"
 #include "kernel_table.inl"
 
 namespace edgekit {
@@ -15,7 +16,9 @@ namespace reference {
 
 template <int Sites, int Blocks>
 struct ConvPlain {
-    static void run(const ConvTileF32& tile) {
+    static void run(const ConvTileF32& tile) { run_at(tile, kBlock); }
+
+    static void run_at(const ConvTileF32& tile, size_t site) {
         constexpr int N = Blocks * kBlock;
         float sums[Sites][N] = {};
         const float* weights = tile.weights;
@@ -23,7 +26,7 @@ struct ConvPlain {
             for (int c = 0; c < tile.channels; c++, weights += N) {
                 const float* input = tile.taps[tap] + c / kBlock * tile.plane + c % kBlock;
                 for (int i = 0; i < Sites; i++)
-                    for (int n = 0; n < N; n++) sums[i][n] += input[i * kBlock] * weights[n];
+                    for (int n = 0; n < N; n++) sums[i][n] += input[i * site] * weights[n];
             }
         const Epilogue& to = tile.to;
         for (int index = 0; index < to.branch_count; index++)
@@ -44,6 +47,11 @@ struct ConvPlain {
                         clamped(value, to);
                 }
     }
+};
+
+template <int Sites, int Blocks>
+struct ConvPlainStrided {
+    static void run(const ConvTileF32& tile) { ConvPlain<Sites, Blocks>::run_at(tile, tile.site); }
 };
 
 static void depthwise_plain(const DepthwiseRunF32& run) {
@@ -68,6 +76,7 @@ const Kernels& reference_kernels() {
         table.panel_f32 = table.panel_u8 = 1;
         table.tile_f32[1] = table.tile_u8[1] = 4;
         fill<ConvPlain, 1, 4>(table.conv_f32);
+        fill<ConvPlainStrided, 1, 4>(table.conv_f32_strided);
         fill<ConvU8Plain, 1, 4>(table.conv_u8);
         fill<ConvU8F32Plain, 1, 4>(table.conv_u8_f32);
         table.depthwise_f32 = depthwise_plain;
@@ -76,6 +85,7 @@ const Kernels& reference_kernels() {
         table.weigh_rows = weigh_rows;
         table.weigh_columns = weigh_columns;
         table.halve = halve;
+        table.pool_roi = pool_roi;
         table.pack_conv_u8 = pack_conv_groups<int8_t, 1>;
         table.pack_depthwise_u8 = pack_depthwise_u8_plain;
         return table;

@@ -12,6 +12,7 @@ namespace edgekit {
 constexpr int kBlock = 16;      // channels that lie side by side
 constexpr int kMaxPanel = 4;    // blocks of output channels that a tile can compute at once
 constexpr int kMaxTile = 16;    // sites that a tile can have
+constexpr int kHalvedBlock = kBlock + kBlock / 2;  // filters of a panel of a block and a half
 
 // What turns accumulators into results: (sum + bias) * multiplier, once, or twice for a C.ReLU.
 struct Branch {
@@ -41,8 +42,11 @@ template <class In, class Weight>
 struct ConvTile {
     const In* const* taps;      // first site, first block of channels under each tap
     size_t plane;               // elements between blocks of channels
+    size_t site;                // elements between sites, if the kernel is a strided one; for others they are 16
     int tap_count, channels;    // channels: a multiple of 4 for uint8
     const Weight* weights;      // one panel: [taps][channels][16 * blocks] float, or what pack_conv_u8 makes
+    const uint8_t* ahead;  // what is read soon after this tile: float kernels may have so many cache lines of it
+    int ahead_lines;  // fetched for every 16 channels, one behind the other
     Epilogue to;
 };
 using ConvTileF32 = ConvTile<float, float>;
@@ -51,24 +55,39 @@ using ConvTileU8 = ConvTile<uint8_t, void>;
 // One block of channels of a depthwise convolution along a run of output sites.
 template <class In, class Weight>
 struct DepthwiseRun {
-    const In* const* rows;      // [kernel_rows] under the leftmost tap of the first site
-    int length;                 // output sites
+    const In* const* rows;  // [kernel_rows] under the leftmost tap of the first site
+    int length;  // output sites
     int kernel_rows, kernel_columns, stride;
-    const Weight* weights;      // [taps][16] float; packed by `pack_depthwise_u8` for uint8
-    Epilogue to;                // sites one after another, no residual
+    const Weight* weights;  // [taps][16] float; packed by `pack_depthwise_u8` for uint8
+    Epilogue to;  // sites one after another, no residual
 };
 using DepthwiseRunF32 = DepthwiseRun<float, float>;
 using DepthwiseRunU8 = DepthwiseRun<uint8_t, void>;
 
+// One axis of a RoI: first cell and the cell behind the last of each bin, both within the map.
+constexpr int kRoiBins = 6;  // a side
+struct RoiAxis {
+    int begin[kRoiBins], end[kRoiBins];
+};
+constexpr int kPooledChannels = 32;  // at once: their maxima stay in registers
+
 struct Kernels {
-    const char* name;           // e.g. "avx512-vnni"
-    int panel_f32, panel_u8;                            // blocks of output channels to a panel, at most
+    const char* name;  // e.g. "avx512-vnni"
+    int panel_f32, panel_u8;  // blocks of output channels to a panel, at most
     int tile_f32[kMaxPanel + 1], tile_u8[kMaxPanel + 1];  // sites of a tile by the blocks of its panel
 
     // [blocks][sites]
     void (*conv_f32[kMaxPanel + 1][kMaxTile + 1])(const ConvTileF32&);
-    void (*conv_u8[kMaxPanel + 1][kMaxTile + 1])(const ConvTileU8&);        // uint8 result
-    void (*conv_u8_f32[kMaxPanel + 1][kMaxTile + 1])(const ConvTileU8&);    // float result
+    void (*conv_f32_strided[kMaxPanel + 1][kMaxTile + 1])(const ConvTileF32&);
+    // [sites] of a block and a half of filters; null: there are none. Weights [taps][channels / half_channels][24]
+    // [half_channels]; channels are a multiple of `half_channels`. The half blocks of two branches lie in one block of the
+    // output: the second half of the block behind the first one is the second branch's.
+    void (*conv_f32_half[kMaxTile + 1])(const ConvTileF32&);
+    void (*conv_f32_half_strided[kMaxTile + 1])(const ConvTileF32&);
+    int half_channels, tile_f32_half;
+    void (*conv_u8[kMaxPanel + 1][kMaxTile + 1])(const ConvTileU8&);  // uint8 result
+    void (*conv_u8_strided[kMaxPanel + 1][kMaxTile + 1])(const ConvTileU8&);  // uint8 result; null: there are none
+    void (*conv_u8_f32[kMaxPanel + 1][kMaxTile + 1])(const ConvTileU8&);  // float result
     void (*depthwise_f32)(const DepthwiseRunF32&);
     void (*depthwise_u8)(const DepthwiseRunU8&);
     void (*depthwise_u8_f32)(const DepthwiseRunU8&);
@@ -83,6 +102,11 @@ struct Kernels {
     // Two rows of `count` numbers, one below the other, as one row of half as many pixels of three channels: means of four
     // pixels, rounded half up. Uses count + 1 sums, and writes one byte behind the results.
     void (*halve)(const uint8_t* rows, int count, uint16_t* sums, uint8_t* to);
+
+    // Maxima [32][6][6] of the bins of a RoI in `cells` [rows][columns][32]; a bin without cells is 0. `line` is room for a
+    // row of cells.
+    void (*pool_roi)(const float* cells, int columns, const RoiAxis& down, const RoiAxis& across, float* line,
+                     float* to);
 
     // One panel of uint8 weights, from `weights` [filters][taps][channels] to the layout of conv_u8: filters
     // first..first + 16 * blocks - 1, zeros where there is none. Returns bytes; `to` null only counts.

@@ -5,39 +5,47 @@
 // that channel of every site. A 16-channel block of all the tile's sites lies in 64 * sites bytes, so one pointer and
 // constant offsets address it.
 
+#include "tile_sites.inl"
+
 namespace edgekit::EDGEKIT_NAMESPACE {
 
 constexpr int kVectors = kBlock / kLanes;  // to a block
 
-template <int Sites, int Blocks>
-struct ConvF32 {
+template <int Sites, int Blocks, bool Strided>
+struct ConvF32Of {
     static void run(const ConvTileF32& tile) {
         constexpr int N = Blocks * kVectors;
         Vector sums[Sites][N] = {};
         const float* weights = tile.weights;
         const size_t plane = tile.plane;
+        const uint8_t* ahead = tile.ahead;
+        const int ahead_bytes = tile.ahead_lines * 64;
+        const bool pointwise = tile.tap_count == 1;
         for (int tap = 0; tap < tile.tap_count; tap++) {
-            const float* input = tile.taps[tap];
+            TileSites<float, Sites, Strided> input(tile.taps[tap], tile.site);
             int left = tile.channels;
-            for (; left >= kBlock; left -= kBlock, input += plane) {
+            for (; left >= kBlock; left -= kBlock, input.move(plane), ahead += ahead_bytes) {
+                for (int at = 0; at < ahead_bytes; at += 64) __builtin_prefetch(ahead + at, 0, 2);
+                if (pointwise) input.fetch(2 * plane);
 #pragma GCC unroll 4
-                for (int c = 0; c < kBlock; c++, weights += N * kLanes) step<N>(sums, input + c, weights);
+                for (int c = 0; c < kBlock; c++, weights += N * kLanes) step<N>(sums, input, c, weights);
             }
-            for (int c = 0; c < left; c++, weights += N * kLanes) step<N>(sums, input + c, weights);
+            for (int c = 0; c < left; c++, weights += N * kLanes) step<N>(sums, input, c, weights);
         }
         for (int branch = 0; branch < tile.to.branch_count; branch++)
             finish<N>(sums, tile.to, tile.to.branches[branch]);
     }
 
     template <int N>
-    static inline __attribute__((always_inline)) void step(Vector (&sums)[Sites][N], const float* input,
+    static inline __attribute__((always_inline)) void step(Vector (&sums)[Sites][N],
+                                                           const TileSites<float, Sites, Strided>& input, int c,
                                                            const float* weights) {
         Vector w[N];
 #pragma GCC unroll 16
         for (int n = 0; n < N; n++) w[n] = load(weights + n * kLanes);
 #pragma GCC unroll 16
         for (int i = 0; i < Sites; i++) {
-            const Vector x = splat(input[i * kBlock]);
+            const Vector x = splat(*input.at(i, c));
 #pragma GCC unroll 16
             for (int n = 0; n < N; n++) sums[i][n] = multiply_add(x, w[n], sums[i][n]);
         }
@@ -68,6 +76,11 @@ struct ConvF32 {
         }
     }
 };
+
+template <int Sites, int Blocks>
+struct ConvF32 : ConvF32Of<Sites, Blocks, false> {};
+template <int Sites, int Blocks>
+struct ConvF32Strided : ConvF32Of<Sites, Blocks, true> {};
 
 // 3x3: weights stay in registers along the run.
 template <int Stride>

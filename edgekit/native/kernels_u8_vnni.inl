@@ -118,7 +118,7 @@ static inline __attribute__((always_inline)) void finish_floats(const __m512i (&
 }
 
 // Convolution weights: [taps][channels / 4][16 * blocks][4].
-template <int Sites, int Blocks, class Out>
+template <int Sites, int Blocks, bool Strided, class Out>
 static void conv_u8_vnni(const ConvTileU8& tile) {
     const auto bias = [&](int branch, int n) __attribute__((always_inline)) {
         return _mm512_loadu_si512(static_cast<const int32_t*>(tile.to.branches[branch].bias) + n * kBlock);
@@ -129,28 +129,28 @@ static void conv_u8_vnni(const ConvTileU8& tile) {
 #pragma GCC unroll 4
         for (int n = 0; n < Blocks; n++) sums[i][n] = bias(0, n);
     auto* weights = static_cast<const int8_t*>(tile.weights);
-    const auto step = [&](const uint8_t* input) __attribute__((always_inline)) {
+    const auto step = [&](const TileSites<uint8_t, Sites, Strided>& input, int c) __attribute__((always_inline)) {
         __m512i w[Blocks];
 #pragma GCC unroll 4
         for (int n = 0; n < Blocks; n++) w[n] = _mm512_loadu_si512(weights + n * 64);
         weights += Blocks * 64;
 #pragma GCC unroll 16
         for (int i = 0; i < Sites; i++) {
-            const __m512i x = _mm512_set1_epi32(four_bytes(input + i * kBlock));
+            const __m512i x = _mm512_set1_epi32(four_bytes(input.at(i, c)));
 #pragma GCC unroll 4
             for (int n = 0; n < Blocks; n++) sums[i][n] = _mm512_dpbusd_epi32(sums[i][n], x, w[n]);
         }
     };
     for (int tap = 0; tap < tile.tap_count; tap++) {
-        const uint8_t* input = tile.taps[tap];
+        TileSites<uint8_t, Sites, Strided> input(tile.taps[tap], tile.site);
         int left = tile.channels;
-        for (; left >= kBlock; left -= kBlock, input += tile.plane) {
-            step(input);
-            step(input + 4);
-            step(input + 8);
-            step(input + 12);
+        for (; left >= kBlock; left -= kBlock, input.move(tile.plane)) {
+            step(input, 0);
+            step(input, 4);
+            step(input, 8);
+            step(input, 12);
         }
-        for (int c = 0; c < left; c += 4) step(input + c);
+        for (int c = 0; c < left; c += 4) step(input, c);
     }
     for (int branch = 0; branch < tile.to.branch_count; branch++) {
         if (branch) {
@@ -174,11 +174,15 @@ static void conv_u8_vnni(const ConvTileU8& tile) {
 
 template <int Sites, int Blocks>
 struct ConvU8Vnni {
-    static void run(const ConvTileU8& tile) { conv_u8_vnni<Sites, Blocks, uint8_t>(tile); }
+    static void run(const ConvTileU8& tile) { conv_u8_vnni<Sites, Blocks, false, uint8_t>(tile); }
 };
 template <int Sites, int Blocks>
 struct ConvU8F32Vnni {
-    static void run(const ConvTileU8& tile) { conv_u8_vnni<Sites, Blocks, float>(tile); }
+    static void run(const ConvTileU8& tile) { conv_u8_vnni<Sites, Blocks, false, float>(tile); }
+};
+template <int Sites, int Blocks>
+struct ConvU8VnniStrided {
+    static void run(const ConvTileU8& tile) { conv_u8_vnni<Sites, Blocks, true, uint8_t>(tile); }
 };
 
 // Depthwise weights: [groups of 4 taps][16][4]. Four sites of 16 channels fill a register. The bytes of four taps are

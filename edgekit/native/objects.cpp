@@ -102,7 +102,7 @@ Candidates choose_objects(const Candidates& candidates, const Suppression& suppr
         float support = 0.0f, score = scores[i];
         int supporters = 0;
         const auto vote = [&](int k, float shared) {
-            const float weight = scores[k] * scores[k] * shared;
+            const float weight = suppression.by_score ? scores[k] : scores[k] * scores[k] * shared;
             for (int side = 0; side < 4; side++) sums[side] += static_cast<double>(weight) * box(k)[side];
             total += weight;
             // The best come first, so these are the strongest.

@@ -21,7 +21,8 @@ struct Suppression {
     bool votes;
     float vote_iou, vote_score;  // of a voter
     int supporters;
-    float own_weight;
+    float own_weight;  // of a box's score in its score after the vote
+    bool by_score = false;  // a voter weighs its score alone, not its square times the overlap
 };
 
 // Boxes are left, top, right, bottom.

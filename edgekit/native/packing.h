@@ -27,4 +27,15 @@ static size_t pack_conv_groups(const int8_t* weights, int filters, int taps, int
     return static_cast<size_t>(taps) * padded * width * sizeof(Weight);
 }
 
+// The panel of conv_f32_half, from `weights` [filters][depth]: filters first..first + 23, zeros where there is none. A
+// depth that is no multiple of `channels` (Kernels::half_channels) ends in zeros.
+static inline void pack_conv_half(const float* weights, int filters, size_t depth, int first, int channels, float* to) {
+    const auto weight = [&](int filter, size_t i) {
+        return filter < filters && i < depth ? weights[filter * depth + i] : 0.0f;
+    };
+    for (size_t i = 0; i < depth; i += channels)
+        for (int n = first; n < first + kHalvedBlock; n++)
+            for (int more = 0; more < channels; more++) *to++ = weight(n, i + more);
+}
+
 }  // namespace edgekit

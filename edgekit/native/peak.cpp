@@ -41,7 +41,8 @@ Peak measure_peak(const Kernels& kernels, double seconds) {
         if (blocks <= kernels.panel_f32) {
             const int sites = kernels.tile_f32[blocks];
             const float* taps[1] = {input.data()};
-            ConvTileF32 tile{taps, static_cast<size_t>(sites) * kBlock, 1, kChannels, weights.data(), to};
+            ConvTileF32 tile{
+                taps, static_cast<size_t>(sites) * kBlock, kBlock, 1, kChannels, weights.data(), nullptr, 0, to};
             tile.to.output_plane = tile.plane;
             tile.to.branches[0] = {multipliers.data(), nullptr, output.data(), nullptr};
             peak.float32 = std::max(peak.float32, best_rate([&] { kernels.conv_f32[blocks][sites](tile); },
@@ -55,7 +56,8 @@ Peak measure_peak(const Kernels& kernels, double seconds) {
             };
             std::vector<float> panel(pack(nullptr) / sizeof(float));
             pack(panel.data());
-            ConvTileU8 tile{taps, static_cast<size_t>(sites) * kBlock, 1, kChannels, panel.data(), to};
+            ConvTileU8 tile{taps, static_cast<size_t>(sites) * kBlock, kBlock, 1, kChannels, panel.data(), nullptr, 0,
+                            to};
             tile.to.output_plane = tile.plane;
             tile.to.branches[0] = {bias.data(), multipliers.data(), output.data(), nullptr};
             peak.uint8 = std::max(peak.uint8, best_rate([&] { kernels.conv_u8[blocks][sites](tile); },

@@ -1,15 +1,17 @@
 #include "plan.h"
 
 #include <algorithm>
+#include <numeric>
+#include <utility>
 
 namespace edgekit {
 namespace {
 
 constexpr size_t kChainBytes = 192 << 10;   // of the ring: it shares a cache of 512 KiB or more with the weights
+constexpr size_t kLargeMaps = 1 << 20;      // that are better never written whole
+constexpr size_t kChainWeights = 256 << 10; // beside the ring
 constexpr int kChainSites = 48;             // to a group: enough for full tiles
 constexpr int kChannelwiseSites = 400;      // of a level so small that threads may share out its channels
-
-bool is_window(const Operation& op) { return op.kernel_rows > 1 || op.kernel_columns > 1 || op.stride > 1; }
 
 class Planner {
   public:
@@ -18,7 +20,7 @@ class Planner {
     Plan make() {
         lay_out();
         find_readers();
-        keep_images_packed();
+        keep_images_as_they_are();
         frame();
         for (size_t i = 0; i < program().operations.size(); i++)
             plan_.weights.push_back(pack_weights(program(), plan_.layouts, program().operations[i], kernels_));
@@ -67,14 +69,25 @@ class Planner {
         return true;
     }
 
-    // Where each channel lies, and copies of operands that lie otherwise than what they are added to.
+    // Where each channel lies, and copies of what lies otherwise than an operation needs it: operands that lie otherwise
+    // than what they are added to, and tensors whose later channels were written first.
     void lay_out() {
         for (size_t i = 0; i < program().tensors.size(); i++) add_layout(static_cast<int>(i));
         std::vector<Operation> operations;
         for (Operation op : program().operations) {
+            if (reads_blocks(op) && plan_.layouts[op.input].physical[0] >= kBlock) {
+                std::vector<int> ascending(tensor(op.input).channels);
+                std::iota(ascending.begin(), ascending.end(), 0);
+                operations.push_back(repack(op.input, std::move(ascending)));
+                op.input = operations.back().output;
+            }
             if (op.kind != Kind::output) place_result(op);
             if (op.second >= 0 && !lies_like_result(op)) {
-                operations.push_back(repack(op));
+                const auto& result = plan_.layouts[op.output].physical;
+                std::vector<int> like_result(op.written);
+                for (int c = 0; c < op.written; c++)
+                    like_result[c] = result[op.channel_offset + c] - result[op.channel_offset] / kBlock * kBlock;
+                operations.push_back(repack(op.second, std::move(like_result)));
                 op.second = operations.back().output;
             }
             operations.push_back(op);
@@ -97,6 +110,15 @@ class Planner {
         };
         if (op.kind == Kind::input) {
             append(0, op.written);
+        } else if (op.kind == Kind::conv && op.crelu && ends_in_half_block(program(), plan_.layouts, op, kernels_)) {
+            // The half blocks of both signs share a block.
+            const int whole = op.filters / kBlock * kBlock, first = layout.blocks * kBlock;
+            for (int k = 0; k < op.filters; k++) {
+                layout.physical[op.channel_offset + k] = first + k;
+                layout.physical[op.channel_offset + op.filters + k] =
+                    first + (k < whole ? whole + kBlock + k : k + kBlock / 2);
+            }
+            layout.blocks += 2 * whole / kBlock + 1;
         } else if (op.kind == Kind::conv) {
             append(op.channel_offset, op.filters);
             if (op.crelu) append(op.channel_offset + op.filters, op.filters);
@@ -109,6 +131,11 @@ class Planner {
         }
     }
 
+    // Whether an operation takes its input block by block, and its result begins where the first block ends up.
+    static bool reads_blocks(const Operation& op) {
+        return op.kind != Kind::input && op.kind != Kind::conv && op.kind != Kind::output;
+    }
+
     // Operands are added block by block, so their channels must lie alike.
     bool lies_like_result(const Operation& op) {
         const auto &operand = plan_.layouts[op.second].physical, &result = plan_.layouts[op.output].physical;
@@ -117,29 +144,42 @@ class Planner {
         return true;
     }
 
-    Operation repack(const Operation& op) {
+    // A copy of `source` whose channels lie at `physical`.
+    Operation repack(int source, std::vector<int> physical) {
         const int copy = static_cast<int>(program().tensors.size());
-        program().tensors.push_back(tensor(op.second));
+        program().tensors.push_back(tensor(source));
         add_layout(copy);
         Layout& layout = plan_.layouts[copy];
-        const auto& result = plan_.layouts[op.output].physical;
-        for (int c = 0; c < op.written; c++)
-            layout.physical[c] = result[op.channel_offset + c] - result[op.channel_offset] / kBlock * kBlock;
+        layout.physical = std::move(physical);
         layout.blocks = *std::max_element(layout.physical.begin(), layout.physical.end()) / kBlock + 1;
         Operation made{};
         made.kind = Kind::repack;
-        made.input = op.second;
+        made.input = source;
         made.second = -1;
         made.output = copy;
         made.kernel_rows = made.kernel_columns = made.stride = 1;
-        made.written = op.written;
+        made.written = static_cast<int>(layout.physical.size());
         made.weights = made.bias = made.multipliers = SIZE_MAX;
         return made;
     }
 
-    void keep_images_packed() {
-        for (const Operation& op : program().operations)
-            if (op.kind != Kind::output) plan_.layouts[op.output].packed = can_be_packed(op.output);
+    void keep_images_as_they_are() {
+        for (const Operation& op : program().operations) {
+            if (op.kind == Kind::output) continue;
+            Layout& layout = plan_.layouts[op.output];
+            layout.packed = can_be_packed(op.output);
+            layout.given = op.kind == Kind::input && !layout.packed && can_stay_given(op.output);
+        }
+    }
+
+    // Whether only pointwise convolutions read `image`, of floats in whole blocks: they gather what a tile needs anyway.
+    bool can_stay_given(int index) {
+        if (tensor(index).channels % kBlock || plan_.layouts[index].element != 4) return false;
+        for (int reader : readers_[index]) {
+            const Operation& op = program().operations[reader];
+            if (op.kind != Kind::conv || !is_pointwise(op) || op.second == index) return false;
+        }
+        return true;
     }
 
     // Whether every active site of `coarse` stands for stride x stride sites of `fine`, one of them active, and every
@@ -172,7 +212,7 @@ class Planner {
         plan_.reaches.assign(program().levels.size(), 0);
         for (const Operation& op : program().operations) {
             if (op.input < 0 || op.kind == Kind::output) continue;
-            const bool windowed = op.kind == Kind::conv ? is_window(op)
+            const bool windowed = op.kind == Kind::conv ? !is_pointwise(op)
                                                         : op.kind == Kind::depthwise || op.kind == Kind::max_pool ||
                                                               op.kind == Kind::average_pool ||
                                                               op.kind == Kind::upsample || op.kind == Kind::deconv;
@@ -201,32 +241,46 @@ class Planner {
         return alone && readers_[index][0] == after + 1 ? after + 1 : -1;
     }
 
-    bool is_pointwise(int index) {
-        const Operation& op = program().operations[index];
-        return op.kind == Kind::conv && !is_window(op) && !plan_.layouts[op.input].packed;
+    bool multiplies_sites(const Operation& op) {
+        return op.kind == Kind::conv && is_pointwise(op) && !plan_.layouts[op.input].packed;
     }
 
     void group() {
-        const int count = static_cast<int>(program().operations.size());
+        const auto& operations = program().operations;
+        const int count = static_cast<int>(operations.size());
         for (int i = 0; i < count;) {
-            const Operation& op = program().operations[i];
+            const Operation& op = operations[i];
             Step step{Step::Form::single};
             step.main = i;
-            if (op.kind == Kind::depthwise) {
-                start_chain(step, -1, i);
-            } else if (op.kind == Kind::conv && !op.crelu && op.second < 0) {
-                const int reader = only_reader(op.output, i);
-                if (reader >= 0 && program().operations[reader].kind == Kind::depthwise) start_chain(step, i, reader);
-            }
+            const int reader = op.kind == Kind::conv && op.second < 0 ? only_reader(op.output, i) : -1;
+            if (op.kind == Kind::depthwise || is_window(op)) start_chain(step, -1, i);
+            if (step.form == Step::Form::single && reader >= 0 && is_main(operations[reader]))
+                start_chain(step, i, reader);
             plan_.steps.push_back(step);
-            i = (step.form == Step::Form::chain ? step.project : i) + 1;
+            i = std::max(step.main, step.project) + 1;
         }
     }
 
-    void start_chain(Step& step, int expand, int depthwise) {
-        const Operation& op = program().operations[depthwise];
-        const int project = only_reader(op.output, depthwise);
-        if (project < 0 || !is_pointwise(project) || program().operations[project].second == op.output) return;
+    bool is_window(const Operation& op) { return op.kind == Kind::conv && !is_pointwise(op); }
+
+    // What can stand in the middle of a chain.
+    bool is_main(const Operation& op) {
+        const bool pool = op.kind == Kind::max_pool || op.kind == Kind::average_pool;
+        return op.kind == Kind::depthwise || ((is_window(op) || pool) && !plan_.layouts[op.input].packed);
+    }
+
+    void start_chain(Step& step, int expand, int main) {
+        const Operation& op = program().operations[main];
+        int project = only_reader(op.output, main);
+        if (project >= 0 &&
+            (!multiplies_sites(program().operations[project]) || program().operations[project].second == op.output))
+            project = -1;
+        if (expand >= 0 && op.second == program().operations[expand].output) return;
+        if (op.kind == Kind::depthwise) {
+            if (project < 0 || (expand >= 0 && program().operations[expand].crelu)) return;
+        } else if (!overflows(expand, main, project)) {
+            return;
+        }
         const LevelShape &in = program().level_of(op.input), &out = program().level_of(op.output);
         const Layout& expanded = plan_.layouts[op.input];
         const size_t row_bytes = static_cast<size_t>(in.columns + 2 * plan_.borders[tensor(op.input).level]) *
@@ -242,11 +296,23 @@ class Planner {
         }
         step.form = Step::Form::chain;
         step.expand = expand;
-        step.main = depthwise;
+        step.main = main;
         step.project = project;
         step.rows = rows;
-        step.by_channels =
-            out.rows * out.columns <= kChannelwiseSites && (expand < 0 || plan_.weights[expand].branches == 1);
+        step.by_channels = op.kind == Kind::depthwise && out.rows * out.columns <= kChannelwiseSites &&
+                           (expand < 0 || plan_.weights[expand].branches == 1);
+    }
+
+    // Whether what lies within a chain around a convolution or pool would be too large for a cache, which its weights are
+    // not. Otherwise it is better to do one thing after the other, for all sites.
+    bool overflows(int expand, int main, int project) {
+        const Operation& op = program().operations[main];
+        size_t bytes = 0, weights = 0;
+        if (expand >= 0) bytes += map_bytes(op.input);
+        if (project >= 0) bytes += map_bytes(op.output);
+        for (int index : {expand, main, project})
+            if (index >= 0) weights += plan_.weights[index].weights.bytes();
+        return bytes >= kLargeMaps && weights <= kChainWeights;
     }
 
     // Each tensor gets a place in one arena for as long as it is read; what is used together is close together.
@@ -268,7 +334,7 @@ class Planner {
             if (step.form == Step::Form::chain) {
                 if (!step.by_channels) {
                     if (step.expand >= 0) inside[program().operations[step.expand].output] = true;
-                    inside[program().operations[step.main].output] = true;
+                    if (step.project >= 0) inside[program().operations[step.main].output] = true;
                 }
                 chain_scratch(step);
             }
@@ -339,14 +405,15 @@ class Planner {
         const LevelShape& level = program().level_of(t);
         const int border = layout.framed ? plan_.borders[tensor(t).level] : 0;
         const size_t sites = static_cast<size_t>(level.rows + 2 * border) * (level.columns + 2 * border) | 1;
-        const size_t width = layout.packed ? tensor(t).channels : static_cast<size_t>(layout.blocks) * kBlock;
+        const bool side_by_side = layout.packed || layout.given;
+        const size_t width = side_by_side ? tensor(t).channels : static_cast<size_t>(layout.blocks) * kBlock;
         return (sites * width * layout.element + 256 + 4095) / 4096 * 4096;  // 256: kernels read a little further
     }
 
     void scratch(const Operation& op, int index) {
         if (op.kind != Kind::conv) return;
         const WeightPlan& plan = plan_.weights[index];
-        const size_t bytes = static_cast<size_t>(plan.taps) * ceil_div(plan.channels, kBlock) * kMaxTile * kBlock *
+        const size_t bytes = static_cast<size_t>(plan.taps) * ceil_div(plan.slice, kBlock) * plan.block * kBlock *
                              plan_.layouts[op.input].element;
         plan_.gather_bytes = std::max(plan_.gather_bytes, bytes + 256);
     }
@@ -358,6 +425,7 @@ class Planner {
         const size_t columns = in.columns + 2 * plan_.borders[tensor(op.input).level];
         plan_.ring_bytes = std::max(plan_.ring_bytes,
                                     (step.ring_rows * columns + 1) * expanded.blocks * kBlock * expanded.element + 256);
+        if (step.project < 0) return;
         plan_.rows_bytes = std::max(
             plan_.rows_bytes,
             (static_cast<size_t>(step.rows) * out.columns + 1) * filtered.blocks * kBlock * filtered.element + 256);

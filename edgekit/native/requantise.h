@@ -1,7 +1,6 @@
 // From an int32 sum to a result, one channel at a time: what every vector version must equal, bit for bit.
 #pragma once
 
-#include <cmath>
 #include <cstdint>
 
 #include "kernels.h"
@@ -20,12 +19,20 @@ static inline float scaled(int32_t sum, const Epilogue& to, const Branch& branch
     return value + static_cast<float>(*residual - to.residual_zero_point) * to.residual_scale;
 }
 
+// The nearest integer to a number of less than 2^22, ties to even: those of such a sum's last bit. Unlike a call of the
+// library, it is done for several numbers at once.
+static inline int nearest(float value) {
+    constexpr float kUnitsAreLast = 12582912.0f;  // 1.5 * 2^23
+    return static_cast<int>((value + kUnitsAreLast) - kUnitsAreLast);
+}
+
 // Clamping comes first, so that nothing is out of an integer's range; its bounds are integers, so the result is the same.
 static inline uint8_t rounded(float value, float low, float high, int zero_point) {
     low -= static_cast<float>(zero_point);
     high -= static_cast<float>(zero_point);
-    value = value < low ? low : value > high ? high : value;
-    return static_cast<uint8_t>(static_cast<int>(std::nearbyintf(value)) + zero_point);
+    value = value > low ? value : low;  // of a NaN, low
+    value = value < high ? value : high;
+    return static_cast<uint8_t>(nearest(value) + zero_point);
 }
 
 static inline uint8_t rounded(float value, const Epilogue& to) {
@@ -34,12 +41,12 @@ static inline uint8_t rounded(float value, const Epilogue& to) {
 
 // A real number as uint8; a NaN, which no integer stands for, becomes 0.
 static inline uint8_t quantised(float value, float scale, int zero_point) {
-    const float units = value * (1.0f / scale);
-    return units == units ? rounded(units, 0.0f, 255.0f, zero_point) : uint8_t{0};
+    return rounded(value * (1.0f / scale), 0.0f, 255.0f, zero_point);
 }
 
 static inline float clamped(float value, float low, float high) {
-    return value < low ? low : value > high ? high : value;
+    value = value < low ? low : value;
+    return value > high ? high : value;
 }
 
 static inline float clamped(float value, const Epilogue& to) { return clamped(value, to.low, to.high); }

@@ -3,10 +3,14 @@
 #include <cmath>
 #include <cstring>
 
+#include "packing.h"
 #include "plan.h"
 
 namespace edgekit {
 namespace {
+
+constexpr int kNearCache = 24 << 10, kFarCache = 512 << 10;  // bytes for the input of a block of sites
+constexpr int kSlice = 512;                                  // channels
 
 class Packer {
   public:
@@ -47,22 +51,43 @@ class Packer {
         // Not a loop: GCC 12 at -O3 makes one that reads in front of the vector.
         plan.first_blocks[0] = place[op.channel_offset] / kBlock;
         if (op.crelu) plan.first_blocks[1] = place[op.channel_offset + op.filters] / kBlock;
-        split(plan, ceil_div(op.filters, kBlock), quantised ? kernels_.panel_u8 : kernels_.panel_f32);
+        split(plan, ceil_div(op.filters, kBlock), quantised ? kernels_.panel_u8 : kernels_.panel_f32,
+              ends_in_half_block(program_, layouts_, op, kernels_));
         if (quantised)
             pack_integers(op, plan, channels, input);
         else
             pack_floats(op, plan, channels, input);
+        divide(op, plan, input);
         return plan;
     }
 
-    // Panels of equal width, or nearly.
-    static void split(WeightPlan& plan, int blocks, int most) {
-        const int panels = ceil_div(blocks, most);
+    // How many sites pass by together. Their input should stay in the first level of cache while all panels pass; in the
+    // second one where the weights are too many to stay there themselves, so that each is fetched once for many sites.
+    void divide(const Operation& op, WeightPlan& plan, const Layout& input) {
+        const bool quantised = input.element == 1;
+        plan.tile = kMaxTile;
+        for (const Panel& panel : plan.panels)
+            plan.tile = std::min(plan.tile, panel.halved ? kernels_.tile_f32_half
+                                                         : (quantised ? kernels_.tile_u8 : kernels_.tile_f32)[panel.blocks]);
+        const bool pointwise = is_pointwise(op) && !input.packed;
+        // Deep float convolutions take a slice of the channels at a time.
+        const bool sliced = !quantised && pointwise && !input.framed && plan.branches == 1 &&
+                            plan.multipliers[0].empty() && plan.channels > 2 * kSlice;
+        plan.slice = sliced ? kSlice : plan.channels;
+        const int cache = plan.weights.bytes() > kCachedWeights ? kFarCache : kNearCache;
+        const int depth = plan.taps * plan.slice * static_cast<int>(input.element);
+        plan.block = std::clamp(cache / depth / plan.tile, 1, kMaxTiles) * plan.tile;
+    }
+
+    // Panels of equal width, or nearly, and one of a block and a half at the end.
+    static void split(WeightPlan& plan, int blocks, int most, bool halved) {
+        const int whole = halved ? blocks - 2 : blocks, panels = ceil_div(whole, most);
         for (int i = 0, first = 0; i < panels; i++) {
-            const int width = (blocks - first) / (panels - i);
+            const int width = (whole - first) / (panels - i);
             plan.panels.push_back({first, width, 0});
             first += width;
         }
+        if (halved) plan.panels.push_back({whole, 2, 0, true});
     }
 
     // Where weight [tap][channel] of the file belongs in [plan.taps][plan.channels].
@@ -110,16 +135,19 @@ class Packer {
         size_t bytes = 0;
         for (Panel& panel : plan.panels) {
             panel.weights = bytes;
-            bytes += depth * panel.blocks * kBlock * sizeof(float);
+            bytes += depth * panel.filters() * sizeof(float);
         }
         plan.weights = Buffer(bytes);
         for (const Panel& panel : plan.panels) {
             auto* to = reinterpret_cast<float*>(plan.weights.data() + panel.weights);
+            const int first = panel.first_block * kBlock;
+            if (panel.halved) {
+                pack_conv_half(weights.data(), op.filters, depth, first, kernels_.half_channels, to);
+                continue;
+            }
             for (size_t i = 0; i < depth; i++)
-                for (int n = 0; n < panel.blocks * kBlock; n++) {
-                    const int k = panel.first_block * kBlock + n;
+                for (int k = first; k < first + panel.filters(); k++)
                     *to++ = k < op.filters ? weights[k * depth + i] : 0.0f;
-                }
         }
     }
 
@@ -226,6 +254,16 @@ class Packer {
 };
 
 }  // namespace
+
+bool ends_in_half_block(const Program& program, const std::vector<Layout>& layouts, const Operation& op,
+                        const Kernels& kernels) {
+    if (!kernels.conv_f32_half[1] || op.filters <= kBlock || (op.filters - 1) % kBlock >= kBlock / 2) return false;
+    const TensorShape& input = program.tensors[op.input];
+    if (input.type != Type::float32 || program.tensors[op.output].type != Type::float32) return false;
+    if (input.channels <= 4) return false;  // perhaps an image, whose rows of taps are read as one
+    const auto& place = layouts[op.input].physical;
+    return (*std::max_element(place.begin(), place.end()) + 1) % kernels.half_channels == 0;
+}
 
 WeightPlan pack_weights(const Program& program, const std::vector<Layout>& layouts, const Operation& operation,
                         const Kernels& kernels) {

@@ -46,7 +46,7 @@ def measure_bundle(
 
 def _layers(bundle: Bundle) -> list[LayerMacs] | None:
     try:
-        return [layer for layer in layer_table(bundle.path) if layer.graph == "detector"]
+        return [layer for layer in layer_table(bundle.path) if layer.graph != "omg"]
     except (MissingDependencyError, UsageError) as error:
         log.warning("MACs are left out: %s", error)
         return None

@@ -132,3 +132,10 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
+
+
+def available_threads() -> int:
+    """The CPUs that this process may use, or fewer where OMP_NUM_THREADS says so."""
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    usable = usable_cores()
+    return max(1, min(usable, int(limit))) if limit.isdecimal() else usable

@@ -44,7 +44,10 @@ class Rival:
         image: NDArray[np.uint8] | NDArray[np.float32] = picture
         if not self.loaded.takes_pixels:
             image = normalise(picture, self.spec)
-        self.loaded.run({"image": image.transpose(2, 0, 1)[None], "mask": mask[None, None].astype(np.float32)})
+        inputs = {"image": image.transpose(2, 0, 1)[None], "mask": mask[None, None].astype(np.float32)}
+        if self.spec.two_stage is not None:
+            inputs["scale"] = np.array(1, np.float32)
+        self.loaded.run(inputs)
 
 
 def detectors_of(bundle: Bundle, *, threads: int) -> Iterator[Rival]:

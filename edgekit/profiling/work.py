@@ -42,7 +42,7 @@ def work_lines(work: dict[str, Any], *, every_layer: bool) -> list[str]:
     lines = [f"{'':<{width}}{'output':>10}" + "".join(titles[key] for key in counts)]
     for row in rows if every_layer else ():
         lines.append(line(row["name"], f"{row['rows']}x{row['columns']}", row))
-    for graph in ("omg", "detector"):
+    for graph in dict.fromkeys(row["graph"] for row in rows):
         part = [row for row in rows if row["graph"] == graph]
         lines.append(line(graph, "", {key: sum(row[key] for row in part) for key in counts}))
     return lines

@@ -1,4 +1,18 @@
-"""Where detections go, one file a sink: JSON lines, an annotated video, a status line, a summary at the end."""
+"""Where detections go, one file a sink.
+
+=================== ===============================================================================================
+jsonl.py            JSON lines on standard output or in a file
+video.py            an annotated video
+mqtt.py             events, detections and status at a broker, found by Home Assistant
+webhook.py          events as signed HTTP requests
+live.py             the numbers of the run; metrics.py gives them to Prometheus, ``edgekit.view`` to a browser
+status.py           one line on the terminal
+summary.py          a few at the end
+=================== ===============================================================================================
+
+``queued.py`` gives any of them a thread and a bounded queue; those for the network have their own (``outbox.py``).
+What goes wrong without ending the run is counted in ``faults.py``.
+"""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from edgekit.data.letterbox import letterbox
 from edgekit.masks.pyramid import Mask
 from edgekit.spec import DetectorSpec
+from edgekit.tracking.zones import Corners, Zones
 
 if TYPE_CHECKING:
     from edgekit.pipeline import FrameResult
@@ -20,32 +21,65 @@ if TYPE_CHECKING:
 Picture = NDArray[np.uint8]
 Colour = tuple[int, int, int]
 
+ZONE_COLOUR: Colour = (255, 220, 60)
+
 BACKGROUND_LIGHT = 0.4
 """Brightness that is left where the detector did not look: clearly darker, still recognisable."""
 
 
-def annotate(image: Picture, result: FrameResult, spec: DetectorSpec) -> Picture:
-    """A copy of ``image`` [h, w, 3] RGB with inactive background darkened, boxes, labels and the active share."""
+def annotate(image: Picture, result: FrameResult, spec: DetectorSpec, *, zones: Zones | None = None) -> Picture:
+    """A copy of ``image`` [h, w, 3] RGB with inactive background darkened, boxes, labels and the active share.
+
+    Where somebody follows, boxes are those of tracks, with their numbers, thin where a track was not seen.
+    """
     canvas = shade_background(image, result.mask, spec)
     height, width = image.shape[:2]
     scale = max(0.35, min(height, width) / 900)
-    # The worst first, so that the best box is on top.
-    found = result.detections
-    for box, score, class_id in reversed(list(zip(found.boxes_xyxy, found.scores, found.class_ids, strict=True))):
-        left, top, right, bottom = (round(float(edge)) for edge in box)
-        colour = class_colour(int(class_id))
-        cv2.rectangle(canvas, (left, top), (right - 1, bottom - 1), colour, max(1, round(2 * scale + 0.5)), cv2.LINE_AA)
-        _write(canvas, f"{spec.classes[int(class_id)]} {score:.2f}", left=left, bottom=top, scale=scale, paper=colour)
+    for zone in zones.zones if zones else ():
+        _outline(canvas, zone.corners, zone.name, scale)
+    for line in zones.lines if zones else ():
+        _outline(canvas, np.array([line.start, line.end]), line.name, scale)
+    thick = max(1, round(2 * scale + 0.5))
+    for box, class_id, label, seen in _boxes(result, spec.classes):
+        left, top, right, bottom = (round(edge) for edge in box)
+        colour = class_colour(class_id)
+        cv2.rectangle(canvas, (left, top), (right - 1, bottom - 1), colour, thick if seen else 1, cv2.LINE_AA)
+        _write(canvas, label, left=left, bottom=top, scale=scale, paper=colour)
     share = f"active {result.active_share:.0%}"
     _write(canvas, share, left=0, bottom=height, scale=scale, paper=(32, 32, 32))
     return canvas
+
+
+def _boxes(
+    result: FrameResult, classes: tuple[str, ...]
+) -> list[tuple[tuple[float, float, float, float], int, str, bool]]:
+    """Box, class, label and whether it was seen; the worst first, so that the best box is drawn on top."""
+    if result.tracks is not None:
+        return [
+            (track.box_xyxy, track.class_id, f"{track.id} {classes[track.class_id]} {track.score:.2f}", track.seen)
+            for track in sorted(result.tracks, key=lambda track: (track.seen, track.score))
+        ]
+    found = result.detections
+    rows = zip(found.boxes_xyxy.tolist(), found.class_ids.tolist(), found.scores.tolist(), strict=True)
+    return [
+        ((left, top, right, bottom), class_id, f"{classes[class_id]} {score:.2f}", True)
+        for (left, top, right, bottom), class_id, score in reversed(list(rows))
+    ]
+
+
+def _outline(canvas: Picture, corners: Corners, name: str, scale: float) -> None:
+    height, width = canvas.shape[:2]
+    points = np.round(corners * [width - 1, height - 1]).astype(np.int32)
+    cv2.polylines(canvas, [points], len(points) > 2, ZONE_COLOUR, max(1, round(2 * scale)), cv2.LINE_AA)
+    left, top = points.min(axis=0).tolist()
+    _write(canvas, name, left=left, bottom=top, scale=scale, paper=ZONE_COLOUR)
 
 
 def shade_background(image: Picture, mask: Mask, spec: DetectorSpec) -> Picture:
     """A copy of ``image`` [h, w, 3] with every pixel darkened whose cell of ``mask`` [G, G] is inactive."""
     height, width = image.shape[:2]
     rows, columns = _cells(height, width, spec.height, spec.width, mask.shape)
-    active = mask.astype(np.uint8)[rows][:, columns]  # [h, w]
+    active = mask.astype(np.uint8).take(columns, axis=1).take(rows, axis=0)  # [h, w]; whole rows are copied last
     dark = cv2.convertScaleAbs(image, alpha=BACKGROUND_LIGHT)
     return np.asarray(cv2.copyTo(image, active, dark), np.uint8)
 

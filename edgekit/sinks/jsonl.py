@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit.errors import StorageError
+from edgekit.sinks.claim import claim, empty
+from edgekit.sinks.event_json import detections_json, event_json, track_json
 
 if TYPE_CHECKING:
     from edgekit.cameras import Frame
@@ -23,27 +25,29 @@ def to_json(frame: Frame, result: FrameResult, classes: tuple[str, ...]) -> dict
     ``frame``       index of the frame; a gap means that a live source went on meanwhile
     ``time``        seconds: since the Unix epoch for cameras, since the start for videos (``Frame.time_s``)
     ``source``      where the frame is from
+    ``camera``      the camera's name, where the run gave it one
     ``detections``  best first: ``class``, ``score`` 0..1, ``box_xyxy`` in pixels of the source picture
+    ``tracks``      where somebody follows: ``id``, ``class``, ``score``, ``box_xyxy``, ``age_s``, ``seen``
+    ``events``      likewise: what happened to tracks (``edgekit.sinks.event_json``)
     ``active_share`` share 0..1 of the mask's cells that the detector looked at
+    ``age_ms``      milliseconds from capture until the line was made
     ``ms``          stage -> wall time in milliseconds; ``total`` is all of them together
     =============== ==========================================================================================
     """
-    found = result.detections
-    return {
+    camera = getattr(frame, "camera", None)
+    document: dict[str, Any] = {
         "frame": frame.index,
         "time": round(frame.time_s, 4),
         "source": frame.source,
-        "detections": [
-            {
-                "class": classes[class_id],
-                "score": round(score, 4),
-                "box_xyxy": [round(edge, 2) for edge in box],
-            }
-            for class_id, score, box in zip(
-                found.class_ids.tolist(), found.scores.tolist(), found.boxes_xyxy.tolist(), strict=True
-            )
-        ],
+        **({"camera": camera} if camera else {}),
+        "detections": detections_json(result.detections, classes),
+    }
+    if result.tracks is not None:
+        document["tracks"] = [track_json(track, classes) for track in result.tracks]
+        document["events"] = [event_json(event, classes) for event in result.events]
+    return document | {
         "active_share": round(result.active_share, 4),
+        "age_ms": round(frame.age_s * 1e3, 1),
         "ms": {stage: round(ms, 3) for stage, ms in result.timings_ms.items()},
     }
 
@@ -56,7 +60,7 @@ class JsonLines:
         classes: names of the class ids.
 
     Raises:
-        StorageError: the file cannot be opened.
+        StorageError: the file cannot be opened, or another run writes to it.
     """
 
     def __init__(self, target: str, classes: tuple[str, ...]) -> None:
@@ -65,10 +69,8 @@ class JsonLines:
         self._file: int | None = None
         self._whole_bytes = 0
         if self._path is not None:
-            try:
-                self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
-            except OSError as error:
-                raise StorageError(f"the JSON lines cannot be written to {self._path}: {error.strerror}.") from error
+            self._file = claim(self._path, "the JSON lines")
+            empty(self._file)
 
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Write one line; a file never keeps half a line."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.boxes import iou_matrix
-from edgekit.profiling.stages import stage_latencies
+from edgekit.profiling.latency import summarise
 
 if TYPE_CHECKING:
     from edgekit.cameras import Frame
@@ -25,6 +24,24 @@ KEPT_TIMINGS = 10_000
 """Percentiles are over the newest frames: a camera runs for months, and memory must not grow."""
 
 
+class _Newest:
+    """The newest numbers, in four bytes each: objects would be megabytes that a small board misses."""
+
+    def __init__(self) -> None:
+        self._ring = np.zeros(KEPT_TIMINGS, np.float32)
+        self._count = 0
+
+    def add(self, value: float) -> None:
+        """In place of the oldest."""
+        self._ring[self._count % KEPT_TIMINGS] = value
+        self._count += 1
+
+    def values(self) -> list[float]:
+        """All that are kept, in any order."""
+        kept: list[float] = self._ring[: min(self._count, KEPT_TIMINGS)].astype(float).tolist()
+        return kept
+
+
 class Summary:
     """Counts while frames go by; :meth:`lines` tells the result.
 
@@ -36,7 +53,8 @@ class Summary:
         self._classes = classes
         self._start_s = time.perf_counter()
         self._end_s = self._start_s
-        self._timings_ms: deque[dict[str, float]] = deque(maxlen=KEPT_TIMINGS)
+        self._stages_ms: dict[str, _Newest] = {}
+        self._ages_ms = _Newest()
         self._active_sum = 0.0
         self.frames = 0
         self._truth_seen = False
@@ -46,7 +64,9 @@ class Summary:
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Count one frame."""
         self._end_s = time.perf_counter()
-        self._timings_ms.append(result.timings_ms)
+        for stage, ms in result.timings_ms.items():
+            self._stages_ms.setdefault(stage, _Newest()).add(ms)
+        self._ages_ms.add(1e3 * frame.age_s)
         self._active_sum += result.active_share
         self.frames += 1
         if frame.truth_xyxy is None or frame.truth_classes is None:
@@ -61,11 +81,12 @@ class Summary:
     def close(self) -> None:
         """Nothing is held open."""
 
-    def lines(self, *, dropped: int = 0) -> list[str]:
+    def lines(self, *, dropped: int = 0, live: bool = False) -> list[str]:
         """The summary, one fact a line.
 
         Args:
             dropped: frames that a live source passed over.
+            live: whether it matters how old frames were when their results were there.
         """
         if not self.frames:
             return ["no frame was processed"]
@@ -74,11 +95,16 @@ class Summary:
         if dropped:
             first += f"; {dropped} older frames dropped to stay with the newest"
         lines = [first, f"active share {self._active_sum / self.frames:.3f} on average"]
-        stages = stage_latencies(self._timings_ms)
+        stages = {name: summarise(newest.values()) for name, newest in self._stages_ms.items()}
         lines.append(
-            "ms p50/p95: "
-            + ", ".join(f"{name} {stage.p50_ms:.1f}/{stage.p95_ms:.1f}" for name, stage in stages.items())
+            "ms p50/p95/p99: "
+            + ", ".join(
+                f"{name} {stage.p50_ms:.1f}/{stage.p95_ms:.1f}/{stage.p99_ms:.1f}" for name, stage in stages.items()
+            )
         )
+        if live:
+            age = summarise(self._ages_ms.values())
+            lines.append(f"age of frames, ms p50/p95/p99: {age.p50_ms:.1f}/{age.p95_ms:.1f}/{age.p99_ms:.1f}")
         if self._truth_seen:
             recall = f"{self.found / self.objects:.3f}" if self.objects else "unknown"
             lines.append(

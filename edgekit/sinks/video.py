@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from edgekit.cameras.quiet import silence_video_libraries
 from edgekit.data.letterbox import letterbox
 from edgekit.errors import StorageError, UsageError
+from edgekit.glibc import return_free_memory
 from edgekit.sinks.annotate import annotate
+from edgekit.sinks.claim import claim
 from edgekit.spec import DetectorSpec
 
 if TYPE_CHECKING:
@@ -36,12 +38,17 @@ SPARE_BYTES = 32 * 1024 * 1024
 
 FRAMES_BETWEEN_CHECKS = 16
 
+FRAMES_A_FILE = 10_000
+"""Of a source without an end: eleven minutes at 15 frames a second. What a container lists of each frame waits in
+memory until the file is closed, 70 bytes of an .mp4: a small board would be out of memory long before its disk is full.
+And a power cut takes no more than the last file."""
+
 LONGEST_STILL_S = 2.0
 """A live source's frame is repeated for at most this long, so an outage does not fill the disk."""
 
 
 class VideoWriter:
-    """Writes annotated frames at a constant rate; the file has its name only once it is complete.
+    """Writes annotated frames at a constant rate; a file has its name only once it is complete.
 
     The first frame decides the size; frames of other sizes are fitted into it between grey bars.
 
@@ -50,35 +57,38 @@ class VideoWriter:
         spec: the detector's, for the class names and for where the mask lies.
         fps: frames a second of the video.
         live: repeat and leave out frames so that the video runs as fast as the clock did.
+        frames_a_file: after so many the next file begins: ``out.mp4``, ``out-2.mp4``, ``out-3.mp4`` and so on. ``None``
+            is one file, however long.
 
     Raises:
         UsageError: another suffix.
-        StorageError: the folder is not there or not writable.
+        StorageError: the folder is not there or not writable, or another run writes the same video.
     """
 
-    def __init__(self, path: Path, spec: DetectorSpec, *, fps: float, live: bool = False) -> None:
+    def __init__(
+        self, path: Path, spec: DetectorSpec, *, fps: float, live: bool = False, frames_a_file: int | None = None
+    ) -> None:
         if path.suffix.lower() not in CODECS:
             raise UsageError(f"a video is saved as {', '.join(CODECS)}, not as {path.name!r}; e.g. --save out.mp4")
         # MPEG-4 clocks tick at most 65535 times a second: rates like 24.012948 need rounding.
         self._path, self._spec, self._fps, self._live = path, spec, round(fps, 2), live
+        self._stem, self._files, self._frames_a_file = path.stem, 1, frames_a_file
         self._part = path.with_name(f".{path.stem}.part{path.suffix.lower()}")
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
         self._written = 0
         self._first_s = 0.0
-        try:
-            self._part.touch()
-            self._part.unlink()
-        except OSError as error:
-            raise StorageError(f"a video cannot be written to {path}: {error.strerror}.") from error
+        self._claim: int | None = claim(self._part, "a video", named=path)
 
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Annotate and encode one frame."""
+        if self._frames_a_file is not None and self._written >= self._frames_a_file:
+            self._begin_next_file()
         if self._writer is None:
-            self._first_s = frame.time_s
+            self._first_s = frame.captured_s
             self._open(height=frame.image.shape[0], width=frame.image.shape[1])
         picture = self._fit(annotate(frame.image, result, self._spec))
-        for _ in range(self._copies(frame.time_s)):
+        for _ in range(self._copies(frame.captured_s)):
             if self._written % FRAMES_BETWEEN_CHECKS == 0:
                 self._check_space()
             assert self._writer is not None
@@ -87,7 +97,25 @@ class VideoWriter:
 
     def close(self) -> None:
         """Write the index, check that every frame can be read back, and give the file its name."""
+        try:
+            self._complete()
+        finally:
+            if self._claim is not None:
+                os.close(self._claim)
+                self._claim = None
+
+    def _begin_next_file(self) -> None:
+        self.close()
+        return_free_memory()  # the index is gone, and so is what it took to read the file back
+        self._files += 1
+        self._path = self._path.with_name(f"{self._stem}-{self._files}{self._path.suffix}")
+        self._claim = claim(self._part, "a video", named=self._path)
+        self._written = 0
+
+    def _complete(self) -> None:
         if self._writer is None:
+            if self._claim is not None:
+                self._part.unlink(missing_ok=True)
             return
         self._writer.release()
         self._writer = None
@@ -121,7 +149,7 @@ class VideoWriter:
         self._writer = writer
 
     def _copies(self, time_s: float) -> int:
-        """How often a frame of that time is written."""
+        """How often a frame of that moment is written; a clock that was set back would make the video stand still."""
         if not self._live:
             return 1
         due = round((time_s - self._first_s) * self._fps) + 1 - self._written
@@ -137,7 +165,7 @@ class VideoWriter:
             image = image[:height, :width]  # an odd side loses its last line
         else:
             image = letterbox(image, height=height, width=width).image
-        return np.ascontiguousarray(image[..., ::-1])
+        return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), np.uint8)
 
     def _check_space(self) -> None:
         free = shutil.disk_usage(self._part.parent).free

@@ -53,4 +53,45 @@ def find_objects(
     supporters: int,
     own_weight: float,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]: ...
+def find_region_objects(
+    rois: NDArray[np.float32],
+    logits: NDArray[np.float32],
+    deltas: NDArray[np.float32],
+    *,
+    size: tuple[float, float],
+    letterbox: tuple[float, float, float],
+    source: tuple[float, float],
+    most_log_size: float,
+    candidate_score: float,
+    score: float,
+    nms_iou: float,
+    most: int,
+    votes: bool,
+    vote_iou: float,
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]: ...
+def pool_rois(
+    features: NDArray[np.float32], *, grid: tuple[int, int], rois: NDArray[np.float32], places: int
+) -> NDArray[np.float32]: ...
+def pool_rois_gradient(
+    features: NDArray[np.float32],
+    *,
+    grid: tuple[int, int],
+    rois: NDArray[np.float32],
+    gradient: NDArray[np.float32],
+) -> NDArray[np.float32]: ...
+def propose(
+    logits: NDArray[np.float32],
+    deltas: NDArray[np.float32],
+    mask: NDArray[np.uint8] | None,
+    anchors: NDArray[np.float32],
+    *,
+    grid: tuple[int, int],
+    size: tuple[float, float],
+    smallest: tuple[float, float],
+    stride: float,
+    most_log_size: float,
+    iou: float,
+    before: int,
+    after: int,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]: ...
 def resize(image: NDArray[np.uint8], place: NDArray[np.uint8], isa: str = "") -> None: ...

@@ -61,8 +61,12 @@ def test_optional_fields(document: dict[str, Any]) -> None:
     assert read_manifest(document).target == "raspberry-pi-4"
 
 
+TWO_STAGE = {"before_nms": 100, "proposals": 10, "nms_iou": 0.7, "smallest": 16.0}
+
 NUMBERS: list[tuple[str, Any]] = [
-    *[(f"spec/{name}", bad) for name in ("height", "width", "max_detections", "mask_grid") for bad in (0, -1, 1.5)],
+    *[(f"spec/{name}", bad) for name in ("height", "width", "max_detections") for bad in (0, -1, 1.5)],
+    *[("spec/mask_grid", bad) for bad in (0, -1, [2, 1025], [0, 2])],
+    ("spec/width_multiplier", 0),
     *[(f"spec/{name}", bad) for name in ("std", "centre_variance", "size_variance") for bad in (0, -1, 10**400)],
     *[
         (f"spec/{name}", bad)
@@ -120,13 +124,19 @@ def test_numbers_out_of_range(document: dict[str, Any], path: str, value: Any) -
         (put("provenance", {}), "provenance.training_data is missing"),
         (put("macs", {"dense": 1}), "macs.omg is missing"),
         (put("files/omg.onnx/sha256", "F" * 64), "files.omg.onnx.sha256 must be 64 hexadecimal digits"),
-        (put("files/omg.onnx/bytes", 1 << 30), "bytes in all; a bundle has at most"),
+        (put("files/omg.onnx/bytes", 1 << 31), "bytes in all; a bundle has at most"),
         (put("files", {f"f{i}": {} for i in range(65)}), "lists 65 files; a bundle has at most 64"),
         (put("spec", None), "spec must be an object"),
         (put("spec/colour", 1), "spec: unknown key 'colour'"),
         (put("spec/classes", []), "spec.classes must have at least 1 entry"),
         (put("spec/classes", ["a", "a"]), "spec.classes: the name 'a' appears twice"),
         (put("spec/model", "a b"), "spec.model must be a model name"),
+        (put("spec/mask_grid", 1.5), "spec.mask_grid must be [rows, columns], got 1.5"),
+        (put("spec/mask_grid", [2]), "spec.mask_grid must be [rows, columns], got [2]"),
+        (put("spec/two_stage", 1), "spec.two_stage must be an object"),
+        (put("spec/two_stage", {"before_nms": 1}), "spec.two_stage.proposals is missing"),
+        (put("spec/two_stage", {**TWO_STAGE, "proposals": 0}), "spec.two_stage.proposals must be a whole number"),
+        (put("spec/two_stage", TWO_STAGE), "and mask_grid the same"),
         (put("spec/anchors", []), "spec.anchors must have at least one anchor, got none"),
         (put("spec/anchors/0", 1), "spec.anchors[0] must be an object"),
         (put("spec/anchors/0/rows", 3), "spec.anchors[0] does not fit mask_grid: a mask of 2x2 cells has no level"),
@@ -291,6 +301,12 @@ def test_sparse_graphs_have_no_programs_beside_them(with_programs: dict[str, Any
 @pytest.mark.parametrize("key", [field.name for field in dataclasses.fields(DetectorSpec)])
 def test_every_field_of_the_spec_is_required_and_checked(document: dict[str, Any], key: str) -> None:
     del document["spec"][key]
+    if key in ("two_stage", "detr", "width_multiplier"):  # younger than the format
+        assert getattr(read_manifest(document).spec, key) == getattr(DetectorSpec, key)
+        document["spec"][key] = {"no": "such value"}
+        with pytest.raises(BundleError, match=rf"spec(\.(two_stage|detr): unknown key 'no'|\.{key} must be)"):
+            read_manifest(document)
+        return
     with pytest.raises(BundleError, match=rf"spec\.{key} is missing"):
         read_manifest(document)
     document["spec"][key] = {"no": "such value"}

@@ -15,7 +15,7 @@ from edgekit.errors import DataError, ExportError
 from edgekit.exporters.calibration import MIN_IMAGES, calibration_inputs
 from edgekit.spec import DetectorSpec
 
-SPEC = DetectorSpec(model="m", classes=("a",), height=64, width=64, anchors=(), mask_grid=4)
+SPEC = DetectorSpec(model="m", classes=("a",), height=64, width=64, anchors=(), mask_grid=(4, 4))
 BOX = np.array([[0.0, 0.0, 15.0, 15.0]], np.float32)
 
 

@@ -24,7 +24,7 @@ SPEC = DetectorSpec(
     height=40,
     width=40,
     anchors=(AnchorLevel(rows=5, columns=5, sizes=((8.0, 8.0),)),),
-    mask_grid=5,
+    mask_grid=(5, 5),
 )
 EVERY = {name: converter(name, SPEC) for name in SUFFIXES}
 

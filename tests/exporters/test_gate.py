@@ -197,7 +197,7 @@ def test_within_the_limits(precision: str, changes: dict[str, object]) -> None:
         (
             "int8",
             {"tensors": cosines(1, 0.5)},
-            r"box_offsets at active anchors: cosine with PyTorch expected at least 0\.95, got 0\.50000",
+            r"box_offsets of what is active: cosine with PyTorch expected at least 0\.95, got 0\.50000",
         ),
     ],
 )

@@ -11,7 +11,7 @@ import pytest
 
 from edgekit.errors import ExportError
 from edgekit.exporters.onnx_build import IR_VERSION, OPSET, build_model
-from edgekit.exporters.onnx_graph import fused_clip, read_graph
+from edgekit.exporters.onnx_graph import fused_relu, read_graph
 
 
 def test_constants_and_identities_are_resolved(net: Any, tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_only_a_lone_relu6_can_be_fused(net: Any, tmp_path: Path) -> None:
     clips = [graph.relu6("alone"), graph.relu6("read_twice"), graph.relu6("other_bounds", high=1.0)]
     clips.append(graph.node("Add", ["read_twice", "image"], "sum"))
     read = read_graph(graph.save(tmp_path / "graph.onnx", *clips))
-    fused = {node.name: fused_clip(read, node) for node in read.nodes if node.op == "Conv"}
+    fused = {node.name: fused_relu(read, node) for node in read.nodes if node.op == "Conv"}
     assert {name: clip.name if clip else None for name, clip in fused.items()} == {
         "alone": "alone.relu6", "read_twice": None, "other_bounds": None,
     }  # fmt: skip
@@ -70,7 +70,7 @@ def test_a_graph_survives_the_way_back(graphs: dict[str, Path]) -> None:
 def test_several_outputs_are_refused(net: Any, tmp_path: Path) -> None:
     graph = net(image=[1, 2, 4, 4])
     graph.nodes.append(onnx.helper.make_node("Split", ["image"], ["left", "right"], name="split", axis=1))
-    with pytest.raises(ExportError, match=r"node 'split' \(Split\) has 2 outputs, expected 1"):
+    with pytest.raises(ExportError, match=r"node 'split' \(Split\): expected only the last of its 2 outputs"):
         read_graph(graph.save(tmp_path / "graph.onnx", "left"))
 
 

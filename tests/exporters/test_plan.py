@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from edgekit.boards import list_boards, load_board
 from edgekit.bundle.manifest import GRAPH_FORMATS
 from edgekit.errors import UsageError
-from edgekit.exporters.plan import ExportPlan, plan_export
+from edgekit.exporters.plan import ExportPlan, check_programs, plan_export
+from edgekit.models.registry import MODELS
 
 
 @pytest.mark.parametrize("board", [board.name for board in list_boards()])
@@ -85,3 +88,11 @@ def test_unknown_names_are_refused() -> None:
         plan_export(None, graph_format="ncnn", calibrated=False)
     with pytest.raises(UsageError, match="--precision: expected fp32, fp16, int8, got 'int4'"):
         ExportPlan(graph_format="onnx", precision="int4", engines=("onnxruntime",))
+
+
+@pytest.mark.parametrize("options", [{"graph_format": "sparse"}, {"graph_format": "tflite", "sparse": True}])
+def test_a_detr_has_no_sparse_programs(options: dict[str, Any]) -> None:
+    spec = MODELS["sparse-detr-mobilenetv2-omg"].spec(("a",), 320, 320)
+    with pytest.raises(UsageError, match=r"cannot run sparse-detr-mobilenetv2-omg yet.*\n.*--format openvino"):
+        check_programs(spec, plan_export(None, calibrated=False, **options))
+    check_programs(spec, plan_export(None, calibrated=False, graph_format="tflite"))

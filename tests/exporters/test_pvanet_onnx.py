@@ -58,7 +58,7 @@ def test_the_shared_graph_in_every_engine(exported: Exported, share: float) -> N
         expected = SharedRows(made)(torch.from_numpy(image), torch.from_numpy(inputs["mask"]))
     for engine, path in (("onnxruntime", paths["shared"]), ("native", program)):
         found = load_engine(engine, path, threads=1).run(inputs)
-        for name, values in zip(("scores", "deltas", "features"), expected, strict=True):
+        for name, values in zip(("rpn_logits", "rpn_deltas", "features"), expected, strict=True):
             wanted = values.numpy()
             got = found[name].reshape(wanted.shape)
             assert np.abs(got - wanted).max() <= 1e-5 * max(1.0, np.abs(wanted).max()), (engine, name)
@@ -78,7 +78,7 @@ def test_the_head_in_every_engine(exported: Exported) -> None:
     }
     for engine, path in (("onnxruntime", paths["head"]), ("native", program)):
         found = load_engine(engine, path, threads=1).run(inputs)
-        for name, values in zip(("class_logits", "box_deltas"), expected, strict=True):
+        for name, values in zip(("roi_logits", "roi_deltas"), expected, strict=True):
             wanted = values.numpy() * present[:, None]
             got = found[name].reshape(wanted.shape)
             assert np.abs(got - wanted).max() <= 1e-5 * max(1.0, np.abs(wanted).max()), (engine, name)

@@ -147,10 +147,70 @@ def concat_of_channels(net: Any) -> tuple[Any, str]:
     return graph, graph.node("Concat", ["image", second], "joined", axis=-3)
 
 
+def fused_relu(net: Any) -> tuple[Any, str]:
+    graph, result = conv(net, 6)
+    return graph, graph.node("Relu", [result], "relu")
+
+
+def lone_relu(net: Any) -> tuple[Any, str]:
+    graph = net(image=[1, 4, 6, 6])
+    return graph, graph.node("Add", [graph.node("Relu", ["image"], "relu"), "image"], "sum")
+
+
+def relu_of_sum(net: Any) -> tuple[Any, str]:
+    graph, result = conv(net, 6)
+    return graph, graph.node("Relu", [graph.node("Add", [result, "image"], "sum")], "relu")
+
+
+def factors_and_shifts(net: Any) -> tuple[Any, str]:
+    """What is left of a batch norm that reads a sum."""
+    graph = net(image=[1, 4, 6, 6])
+    shifted = graph.conv("scale", "image", weights(4, 1, 1, 1), weights(4), group=4)
+    return graph, graph.node("Relu", [shifted], "relu")
+
+
+def caffe_pool(net: Any) -> tuple[Any, str]:
+    graph = net(image=[1, 4, 8, 6])
+    return graph, graph.node("MaxPool", ["image"], "pooled", kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1)
+
+
+def caffe_pool_odd(net: Any) -> tuple[Any, str]:
+    graph = net(image=[1, 4, 7, 5])
+    return graph, graph.node("MaxPool", ["image"], "pooled", kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1)
+
+
+def crelu(net: Any) -> tuple[Any, str]:
+    graph, result = conv(net, 6, strides=[2, 2])
+    both = graph.node("Concat", [result, graph.node("Neg", [result], "negative")], "both", axis=1)
+    product = graph.node("Mul", [both, graph.constant("factors", weights(8, 1, 1))], "product")
+    shifted = graph.node("Add", [product, graph.constant("shifts", weights(8, 1, 1))], "shifted")
+    return graph, graph.node("Relu", [shifted], "relu")
+
+
+def interpolation(net: Any) -> tuple[Any, str]:
+    graph = net(image=[1, 4, 5, 3])
+    line = np.array([0.25, 0.75, 0.75, 0.25], np.float32)
+    kernel = graph.constant("kernel", np.broadcast_to(np.outer(line, line), (4, 1, 4, 4)))
+    attributes = {"group": 4, "kernel_shape": [4, 4], "strides": [2, 2], "pads": [1, 1, 1, 1]}
+    return graph, graph.node("ConvTranspose", ["image", kernel], "upsample", **attributes)
+
+
+def other_clip(net: Any) -> tuple[Any, str]:
+    graph = net(image=[1, 4, 6, 6])
+    return graph, graph.relu6("image", high=1.0)
+
+
+def oddly_padded_pool(net: Any) -> tuple[Any, str]:
+    graph = net(image=[1, 4, 6, 6])
+    return graph, graph.node("MaxPool", ["image"], "pooled", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
+
+
 OPERATIONS = [
     convolution, without_bias, strided, strided_odd, unpadded, one_sided_padding, depthwise, depthwise_strided,
     fused_relu6, lone_relu6, relu6_of_sum, mask, mask_first, pooled_mask, twice_pooled_mask, max_pool, max_pool_floor,
-    average_pool, resize, identity_and_constant, reshape, concat, concat_of_channels,
+    average_pool, resize, identity_and_constant, reshape, concat, concat_of_channels, fused_relu, lone_relu,
+    relu_of_sum, factors_and_shifts, caffe_pool, caffe_pool_odd, crelu, interpolation, other_clip,
+    oddly_padded_pool,
 ]  # fmt: skip
 
 
@@ -193,14 +253,9 @@ def one_dimension(net: Any) -> tuple[Any, str]:
     return graph, graph.node("Conv", ["image", graph.constant("w", weights(4, 4, 1))], "conv", kernel_shape=[1])
 
 
-def other_clip(net: Any) -> tuple[Any, str]:
-    graph = net(image=[1, 4, 6, 6])
-    return graph, graph.relu6("image", high=1.0)
-
-
 def unknown(net: Any) -> tuple[Any, str]:
     graph = net(image=[1, 4, 6, 6])
-    return graph, graph.node("Sigmoid", ["image"], "score")
+    return graph, graph.node("Tan", ["image"], "slope")
 
 
 def two_features(net: Any) -> tuple[Any, str]:
@@ -221,11 +276,6 @@ def broadcast_sum(net: Any) -> tuple[Any, str]:
 def padded_average(net: Any) -> tuple[Any, str]:
     graph = net(image=[1, 4, 6, 6])
     return graph, graph.node("AveragePool", ["image"], "pooled", kernel_shape=[3, 3], pads=[1, 1, 1, 1])
-
-
-def oddly_padded_pool(net: Any) -> tuple[Any, str]:
-    graph = net(image=[1, 4, 6, 6])
-    return graph, graph.node("MaxPool", ["image"], "pooled", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
 
 
 def smooth_resize(net: Any) -> tuple[Any, str]:
@@ -272,13 +322,11 @@ REFUSALS = [
     (automatic_padding, r"'conv' \(Conv\): attribute auto_pad is b'SAME_UPPER'"),
     (computed_weights, r"'conv' \(Conv\): expected constant weights, got the tensor 'kernel'"),
     (one_dimension, r"'conv' \(Conv\): expected weights \[out, in, kh, kw\], got \[4, 4, 1\]"),
-    (other_clip, r"'image.relu6' \(Clip\): expected the constant bounds 0 and 6"),
-    (unknown, r"node 'score' is a Sigmoid, which the TFLite writer does not know; it knows: Add, "),
+    (unknown, r"node 'slope' is a Tan, which the TFLite writer does not know; it knows: Abs, Add, "),
     (two_features, r"'square' \(Mul\): expected a feature map and a mask, got image and image"),
     (wide_mask, r"'masked' \(Mul\): expected a mask \[1, 1, H, W\] for features .*got \(1, 1, 1, 6\)"),
     (broadcast_sum, r"'sum' \(Add\): expected two feature maps of one shape"),
     (padded_average, r"'pooled' \(AveragePool\): expected no padding, got \(1, 1, 1, 1\)"),
-    (oddly_padded_pool, r"'pooled' \(MaxPool\): TFLite cannot pad a pool by \(1, 1, 1, 1\)"),
     (smooth_resize, r"\(Resize\): attribute mode is b'linear', expected b'nearest'"),
     (fractional_resize, r"'resized' \(Resize\): expected rows and columns to grow by whole factors"),
     (other_transpose, r"'turned' \(Transpose\): attribute perm is \[0, 1, 3, 2\], expected \[0, 2, 3, 1\]"),

@@ -7,11 +7,11 @@ from torch import Tensor
 
 from edgekit.learning.assignment import POSITIVES, Targets, assign, pairwise_iou
 from edgekit.learning.losses import decode_boxes
-from edgekit.learning.step import active_anchors
+from edgekit.learning.one_stage import active_anchors
 from edgekit.models.anchors import anchor_boxes, anchor_mask, decode
 from edgekit.models.registry import MODELS
 
-SPEC = MODELS["mobilenetv2-ssdlite-omg"].spec(("a", "b"), 320)
+SPEC = MODELS["mobilenetv2-ssdlite-omg"].spec(("a", "b"), 320, 320)
 ANCHORS = torch.from_numpy(anchor_boxes(SPEC))
 COUNT = len(ANCHORS)
 

@@ -18,8 +18,10 @@ RECIPES = sorted((find_folder("training") / "recipes").glob("*.toml"))
 def test_every_shipped_recipe_loads_and_names_its_model(recipe: Path) -> None:
     config = load_config(recipe, {})
     assert config.model == recipe.stem
+    for side in config.multi_scale:
+        MODELS[config.model].spec(("a",), side, side)
     for _, size in config.sizes:
-        MODELS[config.model].spec(("a",), size)
+        MODELS[config.model].spec(("a",), size, size)
 
 
 def test_command_line_beats_recipe_beats_defaults(tmp_path: Path) -> None:
@@ -31,7 +33,7 @@ def test_command_line_beats_recipe_beats_defaults(tmp_path: Path) -> None:
 def test_round_trip() -> None:
     import json
 
-    config = TrainConfig(epochs=3, sizes=((0.0, 64), (0.5, 128)))
+    config = TrainConfig(epochs=3, sizes=((0.0, 64), (0.5, 128)), multi_scale=(64, 128))
     assert config_from_json(json.loads(json.dumps(config.to_json())), where="x") == config
 
 
@@ -49,6 +51,10 @@ def test_size_follows_the_share_of_epochs() -> None:
         ("optimiser = 'lion'", "optimiser must be one of adamw, sgd, got 'lion'"),
         ("sizes = [1]", r"sizes must be pairs \[share, size\]"),
         ("sizes = [[0.5, 320]]", "sizes must start at share 0"),
+        ("multi_scale = [416, 832]", "multi_scale must be two rising multiples of 64"),
+        ("multi_scale = [64.0, 128]", "multi_scale must be a list of whole numbers"),
+        ("plateau_windows = []", "plateau_windows must be numbers of steps"),
+        ("rois = 0", "rois must be at least 1, got 0"),
         ("epochs = ", "is not valid TOML"),
     ],
 )

@@ -80,7 +80,7 @@ def test_both_networks_learn_the_teachers_features(shapes: Path, tmp_path: Path,
     hints = []
     for _ in range(8):
         losses = run.forward(batch)
-        hints.append((float(losses.hint.detach()), float(losses.omg_hint.detach())))
+        hints.append((float(losses.parts["hint"].detach()), float(losses.parts["omg_hint"].detach())))
         run.step(losses)
     assert hints[-1][0] < hints[0][0]
     assert hints[-1][1] < hints[0][1]

@@ -8,7 +8,7 @@ from edgekit.learning.losses import Truth, detection_loss, giou, objectness_loss
 from edgekit.models.anchors import anchor_boxes
 from edgekit.models.registry import MODELS
 
-SPEC = MODELS["mobilenetv2-ssdlite-omg"].spec(("a", "b"), 64)
+SPEC = MODELS["mobilenetv2-ssdlite-omg"].spec(("a", "b"), 64, 64)
 ANCHORS = torch.from_numpy(anchor_boxes(SPEC))
 COUNT = len(ANCHORS)
 

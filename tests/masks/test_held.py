@@ -8,7 +8,7 @@ from edgekit.masks.reuse import Held, on_video
 from edgekit.masks.sources import MaskInput
 from edgekit.models.registry import find_model
 
-SPEC = find_model("mobilenetv2-ssdlite-omg").spec(("cat",), 320)
+SPEC = find_model("mobilenetv2-ssdlite-omg").spec(("cat",), 320, 320)
 FRAME = MaskInput(
     letterboxed=letterbox(np.full((320, 320, 3), 100, np.uint8), height=320, width=320),
     spec=SPEC,

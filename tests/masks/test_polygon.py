@@ -1,11 +1,10 @@
-"""Polygon files: what they mean and what is wrong with bad ones."""
+"""The cells under polygons, and the file that they come from."""
 
 from __future__ import annotations
 
 import json
-import re
+import logging
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,68 +13,16 @@ from hypothesis import strategies as st
 
 from edgekit.data.letterbox import letterbox
 from edgekit.errors import UsageError
-from edgekit.masks.polygon import Polygon, polygons_to_mask, read_polygons
+from edgekit.masks.polygon import Region, polygons_to_mask
+from edgekit.tracking.zones_file import ZonesFile
 
 SQUARE = [[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]
 
 
-def read(folder: Path, document: Any) -> tuple[Polygon, ...]:
-    path = folder / "zones.json"
-    path.write_text(document if isinstance(document, str) else json.dumps(document))
-    return read_polygons(path)
-
-
 def mask_of(*polygons: list[list[float]], height: int = 100, width: int = 100) -> list[str]:
     letterboxed = letterbox(np.zeros((height, width, 3), np.uint8), height=100, width=100)
-    mask = polygons_to_mask(tuple(np.array(polygon) for polygon in polygons), letterboxed, grid=5)
+    mask = polygons_to_mask(tuple(np.array(polygon) for polygon in polygons), letterboxed, grid=(5, 5))
     return ["".join(".#"[int(cell)] for cell in row) for row in mask]
-
-
-def test_normalised_is_the_default(tmp_path: Path) -> None:
-    assert read(tmp_path, {"polygons": [SQUARE]})[0].tolist() == SQUARE
-    assert read(tmp_path, {"polygons": [SQUARE], "normalised": True})[0].tolist() == SQUARE
-
-
-def test_pixels_become_shares(tmp_path: Path) -> None:
-    document = {"polygons": [[[0, 0], [64, 0], [64, 24]]], "normalised": False, "width": 128, "height": 48}
-    assert read(tmp_path, document)[0].tolist() == [[0, 0], [0.5, 0], [0.5, 0.5]]
-
-
-@pytest.mark.parametrize(
-    ("document", "message"),
-    [
-        ("{", "are not JSON"),
-        ("[" * 100_000, "are not JSON"),
-        ([], 'expected {"polygons": [[[x, y], ...], ...]}'),
-        ({"polygons": []}, "with at least one polygon"),
-        ({"polygons": SQUARE, "zones": 1}, "unknown zones; the keys are height, normalised, polygons, width"),
-        ({"polygons": [SQUARE[:2]]}, "polygons[0] must be a list of at least 3 [x, y] corners"),
-        ({"polygons": [SQUARE, [1, 2, 3]]}, "polygons[1][0] must be [x, y] in numbers, got 1"),
-        ({"polygons": [[*SQUARE, [0, "x"]]]}, "polygons[0][4] must be [x, y] in numbers, got [0, 'x']"),
-        ({"polygons": [[*SQUARE, [0, True]]]}, "polygons[0][4] must be [x, y] in numbers"),
-        ({"polygons": [[*SQUARE, [0, float("nan")]]]}, "polygons[0][4] must be [x, y] in numbers, got [0, nan]"),
-        ({"polygons": [[*SQUARE, [0, 1.5]]]}, "polygons[0][4] = [0, 1.5] lies outside 0..1 (normalised)"),
-        ({"polygons": [SQUARE], "normalised": 1}, "normalised must be true or false, got 1"),
-        ({"polygons": [SQUARE], "normalised": False}, "width must be a whole number of pixels, got None"),
-        ({"polygons": [SQUARE], "normalised": False, "width": 9, "height": 0}, "height must be a whole number"),
-        (
-            {"polygons": [[[0, 0], [9, 0], [9, 11]]], "normalised": False, "width": 9, "height": 10},
-            "polygons[0][2] = [9, 11] lies outside the picture of 9 x 10 pixels",
-        ),
-        ({"polygons": [[[0, 0], [0.5, 0], [1, 0]]]}, "polygons[0] covers no area"),
-    ],
-)
-def test_malformed_files(tmp_path: Path, document: Any, message: str) -> None:
-    with pytest.raises(UsageError, match=re.escape(message)):
-        read(tmp_path, document)
-
-
-def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="cannot be read: No such file"):
-        read_polygons(tmp_path / "absent.json")
-    (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UsageError, match="are not JSON"):
-        read_polygons(tmp_path / "binary.json")
 
 
 def test_cells_under_a_polygon() -> None:
@@ -105,3 +52,62 @@ def test_a_crossing_outline_follows_the_even_odd_rule() -> None:
 def test_corners_in_the_other_direction_give_the_same_mask(corners: list[tuple[float, float]]) -> None:
     forward = [list(corner) for corner in corners]
     assert mask_of(forward) == mask_of(forward[::-1])
+
+
+def write(path: Path, *names: str) -> Path:
+    """A file with a zone of each name, the first as wide as a tenth of the picture, the second as two, and so on."""
+    polygons = [[[0, 0], [n / 10, 0], [n / 10, 1]] for n in range(1, len(names) + 1)]
+    path.with_suffix(".new").write_text(json.dumps({"polygons": polygons, "names": names}))
+    return path.with_suffix(".new").replace(path)
+
+
+def widths(region: Region) -> list[float]:
+    return [float(polygon[:, 0].max()) for polygon in region.polygons]
+
+
+def test_a_region_is_all_zones_of_a_file_or_one(tmp_path: Path) -> None:
+    path = write(tmp_path / "zones.json", "door", "drive")
+    assert widths(Region(ZonesFile(path))) == [0.1, 0.2]
+    assert widths(Region(ZonesFile(path), "drive")) == [0.2]
+
+
+def test_a_region_follows_its_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "zones.json", "door", "drive")
+    region = Region(ZonesFile(path), "drive")
+    assert not region.refresh()
+    write(path, "door", "yard", "drive")
+    assert region.refresh()
+    assert widths(region) == [pytest.approx(0.3)]
+
+
+def test_a_region_whose_zone_is_gone_stays_and_says_so_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = write(tmp_path / "zones.json", "door", "drive")
+    caplog.set_level(logging.WARNING, logger="edgekit")
+    region = Region(ZonesFile(path), "drive")
+    write(path, "door")
+    assert not any(region.refresh() for _ in range(3))
+    assert widths(region) == [0.2]
+    (record,) = caplog.records
+    assert "the mask stays as it was" in record.message
+    assert "has no zone called 'drive'" in record.message
+    path.write_text("{")
+    assert not region.refresh()
+    assert widths(region) == [0.2]
+
+
+@pytest.mark.parametrize(("name", "hint"), [("dor", "did you mean 'door'"), ("x", "there are: door, drive")])
+def test_a_zone_that_is_not_there(tmp_path: Path, name: str, hint: str) -> None:
+    path = write(tmp_path / "zones.json", "door", "drive")
+    with pytest.raises(UsageError, match=f"has no zone called '{name}': {hint}"):
+        Region(ZonesFile(path), name)
+
+
+def test_regions_of_one_file_all_follow_it(tmp_path: Path) -> None:
+    path = write(tmp_path / "zones.json", "door", "drive")
+    file = ZonesFile(path)
+    every, one = Region(file), Region(file, "drive")
+    write(path, "door", "yard", "drive")
+    assert every.refresh()
+    assert one.refresh()
+    assert not every.refresh()
+    assert widths(one) == [pytest.approx(0.3)]

@@ -8,7 +8,7 @@ from edgekit.masks.reuse import Reused
 from edgekit.masks.sources import MaskInput
 from edgekit.models.registry import find_model
 
-SPEC = find_model("mobilenetv2-ssdlite-omg").spec(("cat",), 320)
+SPEC = find_model("mobilenetv2-ssdlite-omg").spec(("cat",), 320, 320)
 
 
 class Counting:

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from edgekit.data.letterbox import letterbox
 from edgekit.detections import Detections
 from edgekit.errors import UsageError
-from edgekit.masks.pyramid import Mask
-from edgekit.masks.sources import MaskInput, MaskSource, parse_mask_source, picture_cells
+from edgekit.masks.pyramid import Mask, picture_cells
+from edgekit.masks.reuse import video_mask
+from edgekit.masks.sources import MaskInput, MaskSource, parse_mask_source
 from edgekit.spec import AnchorLevel, DetectorSpec
 
 SPEC = DetectorSpec(
@@ -22,7 +23,7 @@ SPEC = DetectorSpec(
     height=80,
     width=80,
     anchors=(AnchorLevel(rows=4, columns=4, sizes=((1, 1),)),),
-    mask_grid=4,
+    mask_grid=(4, 4),
 )
 
 
@@ -45,6 +46,7 @@ def frame(
     objectness: Objectness | None = None,
     truth: list[list[float]] | None = None,
     previous: Detections | None = None,
+    tracks: list[list[float]] | None = None,
 ) -> MaskInput:
     return MaskInput(
         letterboxed=letterbox(np.zeros((height, width, 3), np.uint8), height=80, width=80),
@@ -52,6 +54,7 @@ def frame(
         objectness=objectness or Objectness(np.zeros((4, 4), np.float32)),
         truth_xyxy=None if truth is None else np.array(truth, np.float32),
         previous=previous,
+        tracks=None if tracks is None else np.array(tracks, np.float32).reshape(-1, 4),
     )
 
 
@@ -136,15 +139,68 @@ def test_an_intersection_asks_no_further_once_nothing_is_left() -> None:
     assert objectness.calls == 0
 
 
+def test_a_mask_of_regions(tmp_path: Path) -> None:
+    left = [[0, 0], [0.5, 0], [0.5, 1], [0, 1]]
+    top = [[0, 0], [1, 0], [1, 0.25], [0, 0.25]]
+    path = tmp_path / "zones.json"
+    path.write_text(json.dumps({"polygons": [left, top], "names": ["left", "the top"]}))
+    assert cells(parse(f"roi({path})")(frame())) == ["####", "##..", "##..", "##.."]
+    assert cells(parse(f"roi({path}:the top)")(frame())) == ["####", "....", "....", "...."]
+    assert cells(parse(f"roi({path}:left) & roi({path}:the top)")(frame())) == ["##..", "....", "....", "...."]
+
+
+def test_a_region_that_is_drawn_while_the_camera_runs(tmp_path: Path) -> None:
+    path = tmp_path / "zones.json"
+    path.write_text('{"polygons": []}')
+    source = parse(f"roi({path})")
+    assert cells(source(frame(height=40))) == ["....", "####", "####", "...."]  # nothing drawn restricts nothing
+    polygon_file(tmp_path, [[0, 0], [0.5, 0], [0.5, 1], [0, 1]])
+    (tmp_path / "zone.json").replace(path)
+    assert cells(source(frame(height=40))) == ["....", "##..", "##..", "...."]
+    path.write_text("no JSON")
+    assert cells(source(frame(height=40))) == ["....", "##..", "##..", "...."]
+
+
+def test_a_file_that_is_used_twice_is_complained_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = polygon_file(tmp_path, [[0, 0], [0.5, 0], [0.5, 1], [0, 1]])
+    source = video_mask(f"roi({path}) & (motion | roi({path}:zone 1))", SPEC, keyframe_frames=1)
+    source(frame())
+    Path(path).write_text("no JSON")
+    for _ in range(3):
+        assert cells(source(frame())) == ["##.."] * 4
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+def test_parentheses_and_the_precedence_of_both_spellings(tmp_path: Path) -> None:
+    zone = polygon_file(tmp_path, [[0, 0], [0.5, 0], [0.5, 1], [0, 1]])
+    some = frame(truth=[[21, 21, 59, 39]])
+    assert cells(parse(f"(truth | roi({zone})) & truth")(some)) == cells(parse("truth")(some))
+    for text in (f"truth | roi({zone}) & truth", f"truth+{zone}&truth", f"truth | (roi({zone}) & truth)"):
+        assert cells(parse(text)(some)) == cells(parse("truth")(some))
+
+
+def test_an_intersection_asks_the_omg_network_last() -> None:
+    objectness = Objectness(np.ones((4, 4), np.float32))
+    assert not parse("omg & truth")(frame(truth=[], objectness=objectness)).any()
+    assert not parse("(omg | off) & truth")(frame(truth=[], objectness=objectness)).any()
+    assert objectness.calls == 0
+
+
+@pytest.mark.parametrize("text", ["motion", "omg & motion | tracks"])
+def test_each_camera_has_a_motion_of_its_own(text: str) -> None:
+    one, other = parse(text), parse(text)
+    plain = frame(objectness=Objectness(np.ones((4, 4), np.float32)))
+    assert one(plain).all()  # a first frame
+    assert not one(plain).any()
+    assert other(plain).all()
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("ogm", "no mask source is called 'ogm': did you mean 'omg'"),
-        ("moon", "a polygon file must end in .json"),
-        ("omg+", "the mask 'omg\\+' has an empty part"),
-        ("", "the mask '' has an empty part"),
-        ("omg&&off", "has an empty part"),
         ("absent.json", "absent.json cannot be read: No such file"),
+        ("roi(absent.json:door)", "absent.json cannot be read: No such file"),
     ],
 )
 def test_unknown_sources(text: str, message: str) -> None:
@@ -181,3 +237,11 @@ def test_tracks_leave_padding_out_and_need_a_frame_before() -> None:
 
 def test_tracks_do_not_follow_what_is_unlikely() -> None:
     assert not parse("tracks")(frame(previous=found([25, 45, 35, 65], SPEC.score_threshold / 2))).any()
+
+
+def test_tracks_are_what_is_followed_where_somebody_follows() -> None:
+    seen = found([25, 45, 35, 65], 0.9)
+    assert cells(parse("tracks")(frame(previous=seen, tracks=[[5, 5, 9, 9]]))) == ["#...", "....", "....", "...."]
+    assert not parse("tracks")(frame(previous=seen, tracks=[])).any()
+    outside = [[-90, -90, -50, -50], [300, 10, 340, 20]]  # expected to have left the picture
+    assert not parse("tracks")(frame(tracks=outside)).any()

@@ -17,7 +17,9 @@ def targets(boxes: list[list[float]], ignore: list[bool]) -> tuple[np.ndarray, n
 def test_labels_are_the_perfect_mask() -> None:
     boxes = [[3, 20, 40, 50], [60, 60, 64, 64]]
     labels, _ = targets(boxes, [False, False])
-    np.testing.assert_array_equal(labels > 0, boxes_to_mask(np.array(boxes, np.float32), grid=4, height=64, width=64))
+    np.testing.assert_array_equal(
+        labels > 0, boxes_to_mask(np.array(boxes, np.float32), grid=(4, 4), height=64, width=64)
+    )
 
 
 def test_cells_of_small_boxes_weigh_more() -> None:

@@ -52,7 +52,7 @@ def test_a_surer_frame_never_has_a_lower_threshold(low: float, high: float, expo
 
 def test_the_detector_trains_under_the_masks_that_it_runs_under() -> None:
     """Each picture of a batch has its own threshold, the one that the runtime gives it."""
-    model = MaskedDetector(find_model("mobilenetv2-ssdlite-omg").spec(("a",), 64))
+    model = MaskedDetector(find_model("mobilenetv2-ssdlite-omg").spec(("a",), 64, 64))
     generator = torch.Generator().manual_seed(0)
     spread = torch.tensor([1.0, 2.0, 4.0])[:, None, None, None]
     logits = spread * torch.randn(3, 1, 4, 4, generator=generator) - 1

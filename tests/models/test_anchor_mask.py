@@ -16,7 +16,7 @@ GRID = 20
 
 @pytest.fixture(scope="module")
 def spec():
-    spec = find_model("mobilenetv2-ssdlite-omg").spec(("cat",), 320)
+    spec = find_model("mobilenetv2-ssdlite-omg").spec(("cat",), 320, 320)
     finer = AnchorLevel(rows=2 * GRID, columns=2 * GRID, sizes=((8.0, 8.0), (4.0, 8.0)))
     return dataclasses.replace(spec, anchors=(finer, *spec.anchors))
 

@@ -15,8 +15,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import nn
 
-from edgekit.errors import CheckpointError
+from edgekit.errors import CheckpointError, UsageError
 from edgekit.models.caffe_weights import CaffeLayer, load_caffe, read_caffemodel
+from edgekit.models.checkpoint import load_checkpoint, save_checkpoint
+from edgekit.models.default import default_checkpoint
+from edgekit.models.derived import from_caffe
 from edgekit.models.pvanet import PVANet, PVANetClassifier
 from edgekit.models.pvanet_layers import Scale, fold
 
@@ -128,6 +131,30 @@ def test_networks_come_back_from_their_files(tmp_path: Path, variant: str, compr
     folded, target = fold(net), shaken(fold(other))
     load_caffe(target, write(tmp_path / "folded.caffemodel", layers_of(folded, parts=True)))
     torch.testing.assert_close(target.state_dict(), folded.state_dict(), rtol=0, atol=0)
+
+
+def test_a_published_file_becomes_a_checkpoint(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = shaken(PVANet("lite"))
+    path = write(tmp_path / "lite.caffemodel", layers_of(net, parts=True))
+    checkpoint = from_caffe(path, "pvanet-lite-omg")
+    shipped = load_checkpoint(default_checkpoint())
+    assert checkpoint.spec.classes[:2] == ("aeroplane", "bicycle")
+    assert checkpoint.spec.mask_threshold == shipped.spec.mask_threshold
+    torch.testing.assert_close(checkpoint.model.omg.state_dict(), shipped.model.omg.state_dict())
+    ours, theirs = checkpoint.model.two_stage.state_dict(), net.state_dict()
+    torch.testing.assert_close(
+        ours["trunk.conv1.weight"], theirs["trunk.conv1.weight"].flip(1) * 128, rtol=1e-6, atol=0
+    )
+    torch.testing.assert_close(ours["head.fc6_L.weight"], theirs["head.fc6_L.weight"], rtol=1e-6, atol=0)
+    save_checkpoint(tmp_path / "lite.pt", checkpoint)
+    assert load_checkpoint(tmp_path / "lite.pt").provenance["starting_weights"] == "lite.caffemodel"
+
+    merged = [layer for layer in layers_of(net, parts=True) if layer.kind not in ("BatchNorm", "Scale")]
+    with pytest.raises(CheckpointError, match=r"(?s)has no batch norms.*original\.model instead of test\.model"):
+        from_caffe(write(tmp_path / "merged.caffemodel", merged), "pvanet-lite-omg")
+    with pytest.raises(UsageError, match="mobilenetv2-ssdlite-omg was not published as a Caffe file"):
+        from_caffe(path, "mobilenetv2-ssdlite-omg")
 
 
 def test_classifiers_and_parts_come_back_too(tmp_path: Path) -> None:

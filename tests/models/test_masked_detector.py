@@ -126,7 +126,7 @@ def test_training_leaves_out_multiplications_without_changing_anything(
 
 def test_inactive_anchors_are_zero_and_do_not_see_the_background(model: MaskedDetector, blob: Tensor) -> None:
     image = torch.rand(1, 3, 320, 320) * 2 - 1
-    changed = torch.where(MaskPyramid(blob)._at(320, 320).bool(), image, torch.rand_like(image))
+    changed = torch.where(MaskPyramid(blob).at(320, 320).bool(), image, torch.rand_like(image))
     active = anchor_mask(model.spec, blob[0, 0].numpy() > 0)
     with torch.no_grad():
         logits, offsets = model.detector(image, blob)
@@ -140,7 +140,7 @@ def test_inactive_anchors_are_zero_and_do_not_see_the_background(model: MaskedDe
 @pytest.mark.parametrize("size", SIZES)
 def test_tensor_pyramid_equals_the_numpy_one(size: int) -> None:
     mask = np.random.default_rng(size).random((20, 20)) < 0.1
-    tensor = MaskPyramid(torch.from_numpy(mask).float()[None, None])._at(size, size)
+    tensor = MaskPyramid(torch.from_numpy(mask).float()[None, None]).at(size, size)
     np.testing.assert_array_equal(tensor[0, 0].numpy() > 0, mask_at(mask, rows=size, columns=size))
 
 
@@ -151,7 +151,9 @@ def test_a_map_off_the_pyramid_is_refused() -> None:
 
 def test_anchors_match_the_heads(model: MaskedDetector) -> None:
     with torch.no_grad():
-        logits, offsets, objectness = model(torch.zeros(1, 3, 320, 320))
+        image = torch.zeros(1, 3, 320, 320)
+        objectness = model.omg(image)
+        logits, offsets = model.detector(image, model.binary_mask(objectness))
     assert logits.shape == (1, 2034, 20)
     assert offsets.shape == (1, 2034, 4)
     assert objectness.shape == (1, 1, 20, 20)

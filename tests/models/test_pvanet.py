@@ -276,7 +276,7 @@ def test_every_map_is_zero_outside_the_mask(net: PVANet, image: Tensor, mask: Te
 
 
 def test_the_background_is_not_seen(net: PVANet, image: Tensor, mask: Tensor) -> None:
-    inside = MaskPyramid(mask)._at(128, 192).bool()
+    inside = MaskPyramid(mask).at(128, 192).bool()
     with torch.no_grad():
         maps, other = net(image, mask), net(torch.where(inside, image, torch.randn_like(image)), mask)
     assert torch.equal(maps.scores, other.scores)

@@ -9,10 +9,14 @@ What it runs it also writes down as a Caffe network. Where OpenCV reads those (5
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -587,12 +591,38 @@ def caffemodel(executor: Executor) -> bytes:
     return layers
 
 
+IMPORT = """
+import sys
+import cv2
+import numpy as np
+
+weights, *steps = sys.argv[1:]
+for step in steps:
+    net = cv2.dnn.readNetFromCaffe(f"{step}.prototxt", weights)
+    with np.load(f"{step}.npz") as given:
+        net.setInput(given["data"])
+        names = given["names"].tolist()
+    np.savez(f"{step}.out.npz", *net.forward(names))
+"""
+"""OpenCV's Caffe importer on the file ``weights`` and each STEP.prototxt, STEP.npz: results in STEP.out.npz."""
+
+
+@pytest.fixture(scope="module")
+def opencv4(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of a Python with OpenCV 4: 5.0 dropped the Caffe importer, and a process cannot have both."""
+    folder = tmp_path_factory.mktemp("opencv4")
+    package = "opencv-python-headless>=4.10,<5"
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", folder, package]
+    done = subprocess.run(install, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode != 0:
+        pytest.skip(f"{package} cannot be installed here: {done.stdout.strip().splitlines()[-1]}")
+    return {**os.environ, "PYTHONPATH": str(folder)}
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("variant", "compressed"), FORMS)
-def test_opencv_reads_the_same_network(tmp_path: Path, variant: str, compressed: bool) -> None:
+def test_opencv_reads_the_same_network(tmp_path: Path, opencv4: dict[str, str], variant: str, compressed: bool) -> None:
     """The file is read by ``load_caffe`` and by OpenCV's Caffe importer."""
-    cv2 = pytest.importorskip("cv2")
-    if not hasattr(cv2.dnn, "readNetFromCaffe"):
-        pytest.skip(f"OpenCV {cv2.__version__} has no Caffe importer, which 5.0 dropped")
     torch.manual_seed(0)
     net = PVANet(variant, compressed=compressed, width=0.25).eval()
     image, pooled = torch.randn(1, 3, 96, 128), torch.randn(5, net.head.channels, 6, 6)
@@ -609,11 +639,21 @@ def test_opencv_reads_the_same_network(tmp_path: Path, variant: str, compressed:
         ours = [(maps.scores, maps.deltas, maps.features), net.head(pooled)]
     texts = [executor.layers[:before], executor.layers[before:]]
     names = [("rpn_cls_score", "rpn_bbox_pred", features), ("cls_score", "bbox_pred")]
-    for number, given in enumerate((image, pooled)):
+    steps = [tmp_path / "proposals", tmp_path / "head"]
+    for step, text, wanted, given in zip(steps, texts, names, (image, pooled), strict=True):
         sides = " ".join(f"dim: {side}" for side in given.shape)
-        description = tmp_path / "net.prototxt"
-        description.write_text("\n".join([f'input: "data" input_shape {{ {sides} }}', *texts[number]]))
-        theirs = cv2.dnn.readNetFromCaffe(str(description), str(weights))
-        theirs.setInput(given.numpy())
-        for mine, other in zip(ours[number], theirs.forward(list(names[number])), strict=True):
-            assert_near(str(names[number]), mine, torch.from_numpy(other).double())
+        description = "\n".join([f'input: "data" input_shape {{ {sides} }}', *text])
+        step.with_suffix(".prototxt").write_text(description)
+        np.savez(step.with_suffix(".npz"), data=given.numpy(), names=np.array(wanted))
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORT, weights, *steps],
+        env=opencv4,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+    for step, wanted, results in zip(steps, names, ours, strict=True):
+        with np.load(step.with_suffix(".out.npz")) as theirs:
+            for index, (name, mine) in enumerate(zip(wanted, results, strict=True)):
+                assert_near(str(name), mine, torch.from_numpy(theirs[f"arr_{index}"]).double())

@@ -11,8 +11,14 @@ from torch import nn
 from edgekit.errors import CheckpointError
 from edgekit.models.masking import ConvBNReLU6, MaskPyramid
 from edgekit.models.mobilenetv2 import MobileNetV2
+from edgekit.models.mobilenetv2_pyramid import MobileNetV2Pyramid
 from edgekit.models.omg import OMG
-from edgekit.models.starting_weights import FoldedLayer, read_tflite_convolutions, start_from_mobilenetv2
+from edgekit.models.starting_weights import (
+    FoldedLayer,
+    read_tflite_convolutions,
+    start_from_mobilenetv2,
+    start_pyramid_from_mobilenetv2,
+)
 
 
 def folded_copy(trunk: MobileNetV2) -> list[FoldedLayer]:
@@ -63,8 +69,23 @@ def test_omg_starts_from_the_same_layers() -> None:
     assert torch.equal(weight, trunk.blocks[1].depthwise.conv.weight)  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_transformers_backbone_starts_from_all_layers_but_the_last(frozen: bool) -> None:
+    source, pyramid = shaken_trunk(), MobileNetV2Pyramid(frozen_norms=frozen)
+    pictures = torch.rand(4, 3, 128, 128) * 2 - 1
+    start_pyramid_from_mobilenetv2(pyramid, folded_copy(source), [pictures])
+    assert pyramid.training
+    assert pyramid.stem.get_submodule("bn").training is not frozen
+    want = source(pictures, MaskPyramid(None))[1]
+    # With measured statistics training mode computes the same, but for rounding.
+    got = source.last(pyramid(pictures)[2], MaskPyramid(None))
+    torch.testing.assert_close(got, want, rtol=2e-2, atol=2e-2)
+
+
 def test_layers_of_another_network_are_refused() -> None:
     layers = folded_copy(MobileNetV2())
+    with pytest.raises(CheckpointError, match=r"hold 51 convolutions, MobileNetV2 1\.0 has 52"):
+        start_pyramid_from_mobilenetv2(MobileNetV2Pyramid(), layers[:51], [])
     with pytest.raises(CheckpointError, match=r"hold 10 convolutions, MobileNetV2 1\.0 has 52"):
         start_from_mobilenetv2(MobileNetV2(), OMG(), layers[:10], [])
     with pytest.raises(CheckpointError, match=r"has shape .* is expected; is the file an ImageNet MobileNetV2"):
@@ -86,3 +107,17 @@ def test_the_published_weights_have_mobilenetv2s_layers(shared: Path) -> None:
     shapes = [weight.shape for weight, _ in read_tflite_convolutions(file)]
     ours = [tuple(m.conv.weight.shape) for m in MobileNetV2().modules() if isinstance(m, ConvBNReLU6)]
     assert shapes[:52] == ours
+
+
+def test_a_transformers_backbone_starts_from_the_published_weights(shared: Path) -> None:
+    pytest.importorskip("ai_edge_litert")
+    file = shared / "weights" / "mobilenet_v2" / "tf2_mobilenet_v2_1.0_224_ptq.tflite"
+    folded = read_tflite_convolutions(file)
+    trunk, pyramid = MobileNetV2(), MobileNetV2Pyramid()
+    pictures = torch.rand(1, 3, 128, 128) * 2 - 1
+    start_from_mobilenetv2(trunk, OMG(), folded, [pictures])
+    start_pyramid_from_mobilenetv2(pyramid, folded, [pictures])
+    with torch.no_grad():
+        want = trunk.eval()(pictures, MaskPyramid(None))[1]
+        got = trunk.last(pyramid(pictures)[2], MaskPyramid(None))
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)

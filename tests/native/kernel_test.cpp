@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "isa.h"
+#include "packing.h"
 #include "resize.h"
 
 using namespace edgekit;
@@ -121,16 +122,20 @@ struct Conv {
     std::vector<Out> residual, output[2];
     std::vector<int32_t> positions, residual_positions;
     Epilogue to{};
-    size_t input_plane, output_sites;
+    size_t input_site = kBlock, input_plane, output_sites;
 
-    Conv(int blocks_, int sites_, int channels_, int taps_)
+    Conv(int blocks_, int sites_, int channels_, int taps_, bool strided, int filters_ = 0)
         : blocks(blocks_),
           sites(sites_),
           channels(channels_),
           taps(taps_),
-          filters(blocks_ * kBlock - (chance(2) ? integer(0, kBlock - 1) : 0)) {
+          filters(filters_ ? filters_ : blocks_ * kBlock - (chance(2) ? integer(0, kBlock - 1) : 0)) {
         const int input_blocks = (channels + kBlock - 1) / kBlock;
-        input_plane = static_cast<size_t>(sites + integer(0, 2)) * kBlock;
+        if (strided && chance(3)) {
+            static constexpr size_t distances[] = {1, 3, 6, 9, 32, 48, 64, 1000};
+            input_site = distances[integer(0, 7)];
+        }
+        input_plane = (sites + integer(0, 2)) * input_site + kBlock;
         for (int tap = 0; tap < taps; tap++)
             inputs.push_back(random_input(input_blocks * input_plane + kSlack / sizeof(In)));
         const size_t depth = static_cast<size_t>(taps) * channels;
@@ -195,7 +200,7 @@ struct Conv {
             const bool largest = chance(2);
             for (int tap = 0; tap < taps; tap++)
                 for (int c = 0; c < channels; c++)
-                    inputs[tap][c / kBlock * input_plane + site * kBlock + c % kBlock] =
+                    inputs[tap][c / kBlock * input_plane + site * input_site + c % kBlock] =
                         (weights[(static_cast<size_t>(filter) * taps + tap) * channels + c] > 0) == largest ? 255 : 0;
         }
     }
@@ -218,7 +223,7 @@ struct Conv {
         output[branch].assign(blocks * to.output_plane, pattern);
     }
 
-    std::vector<uint8_t> packed(const Kernels& kernels, int first, int count) const {
+    std::vector<uint8_t> packed(const Kernels& kernels, int first, int count, bool halved) const {
         std::vector<uint8_t> panel;
         if constexpr (kInteger) {
             panel.resize(kernels.pack_conv_u8(weights.data(), filters, taps, channels, first * kBlock, count, nullptr) +
@@ -228,6 +233,10 @@ struct Conv {
             const size_t depth = static_cast<size_t>(taps) * channels;
             panel.resize(depth * count * kBlock * sizeof(float) + 128);
             auto* place = static_cast<float*>(aligned(panel));
+            if (halved) {
+                pack_conv_half(weights.data(), filters, depth, first * kBlock, kernels.half_channels, place);
+                return panel;
+            }
             for (size_t i = 0; i < depth; i++)
                 for (int k = first * kBlock; k < (first + count) * kBlock; k++)
                     *place++ = k < filters ? weights[k * depth + i] : 0;
@@ -239,17 +248,16 @@ struct Conv {
         return reinterpret_cast<void*>((reinterpret_cast<uintptr_t>(bytes.data()) + 63) / 64 * 64);
     }
 
-    // Run sites first..first + count - 1 of one panel.
-    void run(const Kernels& kernels, std::vector<Out> (&outputs)[2], int block, int width, int first, int count) {
-        auto panel = packed(kernels, block, width);
+    // Run sites first..first + count - 1 of one panel, by conv_f32_half if its last block is `halved`.
+    void run(const Kernels& kernels, std::vector<Out> (&outputs)[2], int block, int width, int first, int count,
+             bool halved = false) {
+        auto panel = packed(kernels, block, width, halved);
         std::vector<const In*> starts;
-        for (auto& input : inputs) starts.push_back(input.data() + first * kBlock);
-        Tile tile{starts.data(),
-                  input_plane,
-                  taps,
-                  channels,
-                  static_cast<const std::conditional_t<kInteger, void, float>*>(aligned(panel)),
-                  to};
+        for (auto& input : inputs) starts.push_back(input.data() + first * input_site);
+        Tile tile{
+            starts.data(), input_plane,   input_site,
+            taps,          channels,      static_cast<const std::conditional_t<kInteger, void, float>*>(aligned(panel)),
+            panel.data(),  integer(0, 2), to};
         for (int branch = 0; branch < to.branch_count; branch++) {
             Branch& b = tile.to.branches[branch];
             const int channel = block * kBlock;
@@ -264,11 +272,42 @@ struct Conv {
         tile.to.positions = positions.empty() ? nullptr : positions.data() + first;
         tile.to.residual_positions = residual_positions.empty() ? nullptr : residual_positions.data() + first;
         if constexpr (!kInteger)
-            kernels.conv_f32[width][count](tile);
-        else if constexpr (sizeof(Out) == 1)
-            kernels.conv_u8[width][count](tile);
+            (halved ? (input_site == kBlock ? kernels.conv_f32_half : kernels.conv_f32_half_strided)
+                    : (input_site == kBlock ? kernels.conv_f32 : kernels.conv_f32_strided)[width])[count](tile);
+        else if constexpr (sizeof(Out) == 1)  // the reference takes one site at a time, so it needs none
+            (input_site == kBlock || &kernels == &reference_kernels() ? kernels.conv_u8
+                                                                      : kernels.conv_u8_strided)[width][count](tile);
         else
             kernels.conv_u8_f32[width][count](tile);
+    }
+
+    // A block and a half: the second blocks of both branches, which have eight channels, share the first one's.
+    void test_half(const Kernels& kernels) {
+        constexpr int kHalf = kBlock / 2;
+        if (!residual.empty())  // the reference adds the first half to each branch
+            for (size_t i = 0; i < output_sites; i++)
+                std::copy_n(&residual[to.residual_plane + i * kBlock], kHalf,
+                            &residual[to.residual_plane + i * kBlock + kHalf]);
+        std::vector<Out> expected[2] = {output[0], output[1]}, got[2] = {output[0], output[1]};
+        for (int block = 0; block < blocks; block++)
+            for (int site = 0; site < sites; site++) run(reference_kernels(), expected, block, 1, site, 1);
+        for (int site = 0; site < sites; site++) {
+            const size_t place = to.output_plane + (positions.empty() ? site : positions[site]) * kBlock;
+            const size_t other = to.residual_plane + (residual_positions.empty() ? site : residual_positions[site]) * kBlock;
+            for (int c = 0; c < kHalf; c++) {
+                const float alone = residual.empty() ? 0.0f : residual[other + c];
+                expected[0][place + kHalf + c] = to.branch_count == 2 ? expected[1][place + c]
+                                                                      : std::min(std::max(alone, to.low), to.high);
+            }
+        }
+        if (to.branch_count == 2)
+            std::copy(output[1].begin() + to.output_plane, output[1].end(), expected[1].begin() + to.output_plane);
+        run(kernels, got, 0, blocks, 0, sites, true);
+        const Case test{&kernels, "conv_f32_half[" + std::to_string(sites) + "], " + std::to_string(channels) +
+                                      " channels, " + std::to_string(input_site) + " elements to a site, " +
+                                      std::to_string(taps) + " taps, " + std::to_string(filters) + " filters, " +
+                                      std::to_string(to.branch_count) + " branches"};
+        for (int branch = 0; branch < to.branch_count; branch++) compare(test, got[branch], expected[branch], 1e-4f);
     }
 
     void test(const Kernels& kernels) {
@@ -278,7 +317,8 @@ struct Conv {
         run(kernels, got, 0, blocks, 0, sites);
         const std::string name = !kInteger ? "conv_f32" : sizeof(Out) == 1 ? "conv_u8" : "conv_u8_f32";
         const Case test{&kernels, name + "[" + std::to_string(blocks) + "][" + std::to_string(sites) + "], " +
-                                      std::to_string(channels) + " channels, " + std::to_string(taps) + " taps, " +
+                                      std::to_string(channels) + " channels, " + std::to_string(input_site) +
+                                      " elements to a site, " + std::to_string(taps) + " taps, " +
                                       std::to_string(filters) + " filters, " + std::to_string(to.branch_count) +
                                       " branches" + (positions.empty() ? "" : ", positions") +
                                       (residual.empty() ? "" : ", residual")};
@@ -297,21 +337,34 @@ int random_channels(bool quads) {
 template <class In, class Out>
 void test_convolutions(const Kernels& kernels, int repeats) {
     constexpr bool integers = sizeof(In) == 1;
+    const bool strided = integers ? sizeof(Out) == 1 && kernels.conv_u8_strided[1][1] : true;
     const int panel = integers ? kernels.panel_u8 : kernels.panel_f32;
     for (int blocks = 1; blocks <= panel; blocks++) {
         const int most = integers ? kernels.tile_u8[blocks] : kernels.tile_f32[blocks];
         for (int sites = 1; sites <= most; sites++)
             for (int i = 0; i < repeats; i++)
-                Conv<In, Out>(blocks, sites, random_channels(integers), chance(2) ? 1 : integer(1, 9)).test(kernels);
+                Conv<In, Out>(blocks, sites, random_channels(integers), chance(2) ? 1 : integer(1, 9), strided)
+                    .test(kernels);
     }
     for (int channels = 1; channels <= 130; channels++) {  // every tail once
         if (integers && channels % 4) continue;
         const int blocks = integer(1, panel);
-        Conv<In, Out>(blocks, integers ? kernels.tile_u8[blocks] : kernels.tile_f32[blocks], channels, 1).test(kernels);
+        Conv<In, Out>(blocks, integers ? kernels.tile_u8[blocks] : kernels.tile_f32[blocks], channels, 1, strided)
+            .test(kernels);
     }
     for (const int channels : {16, 20, 64, 512, 1020, 1024, 1028, 2100})  // with 9 taps, some are many
-        Conv<In, Out>(1, integer(1, integers ? kernels.tile_u8[1] : kernels.tile_f32[1]), channels, chance(2) ? 1 : 9)
+        Conv<In, Out>(1, integer(1, integers ? kernels.tile_u8[1] : kernels.tile_f32[1]), channels, chance(2) ? 1 : 9,
+                      strided)
             .test(kernels);
+}
+
+void test_halves(const Kernels& kernels, int repeats) {
+    for (int sites = 1; sites <= kernels.tile_f32_half; sites++)
+        for (int i = 0; i < repeats; i++) {
+            const int pairs = kernels.half_channels, channels = (random_channels(false) + pairs - 1) / pairs * pairs;
+            Conv<float, float>(2, sites, channels, chance(2) ? 1 : integer(1, 9), true, integer(kBlock + 1, kHalvedBlock))
+                .test_half(kernels);
+        }
 }
 
 // ---- Depthwise convolutions.
@@ -428,6 +481,7 @@ int main(int count, char** arguments) {
         const int before = failures;
         cases = 0;
         test_convolutions<float, float>(*kernels, 40);
+        test_halves(*kernels, 80);
         test_convolutions<uint8_t, uint8_t>(*kernels, 80);
         test_convolutions<uint8_t, float>(*kernels, 40);
         test_depthwises<float, float>(*kernels, 4);

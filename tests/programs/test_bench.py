@@ -173,3 +173,62 @@ def test_wrong_use_with_bundles(bundle, tiny, tmp_path):
         bench_bundle(bundle, "--plot", tmp_path / "x.png")
     with pytest.raises(UsageError, match=r"--plot draws the times of a bundle .* for default"):
         bench_bundle("default", "--plot", tmp_path / "x.svg")
+
+
+# PVANet
+
+
+def bench_pvanet(*arguments):
+    words = ["pvanet", "--imgsz", "64x96", "--width-multiplier", "0.25", "--rois", "8", "--iterations", "1", *arguments]
+    result = CliRunner().invoke(load_program("bench"), words, standalone_mode=False)
+    if result.exception is not None:
+        raise result.exception
+    return result
+
+
+@pytest.mark.slow
+def test_the_stages_of_pvanet(caplog):
+    pytest.importorskip("onnx", reason="PVANet is exported with onnx")
+    pytest.importorskip("torch", reason="PVANet is made with PyTorch")
+    document = json.loads(bench_pvanet("--active", "1", "--active", "0.25", "--active", "0", "--json").stdout)
+    assert document["input"] == {"height": 64, "width": 96}
+    assert document["published"]["ms"] == 750
+    assert document["gemm_peak_gmacs"] > 0
+    rows = {(row["engine"], row["precision"], row["active"]): row for row in document["rows"]}
+    unknown = {text.split()[0] for text in caplog.messages if "is not measured" in text}
+    engines = {"native", "openvino", "onnxruntime", "tflite"} - unknown
+    assert engines >= {"native", "openvino", "onnxruntime"}
+    shares = ((1.0, 8), (0.25, 2), (0.0, 0))
+    assert rows.keys() == {
+        (engine, precision, share) for engine in engines for precision in ("fp32", "int8") for share, _ in shares
+    }
+    for (_, precision, share), row in rows.items():
+        kernel = document["kernel_peak_gmacs_int8" if precision == "int8" else "kernel_peak_gmacs"]
+        assert list(row["stages"]) == ["trunk", "rpn", "proposals", "pool", "head", "post"]
+        assert 0 < row["ms_min"] <= row["ms_median"]
+        assert row["rois"] == dict(shares)[share]
+        gemm = row["gmacs_executed"] / document["gemm_peak_gmacs"] if precision == "fp32" else None
+        assert row["of_gemm_peak"] == (gemm and pytest.approx(gemm, abs=1e-3))
+        assert row["of_kernel_peak"] == pytest.approx(row["gmacs_executed"] / kernel, abs=1e-3)
+        assert row["of_kernel_peak_layers"] == pytest.approx(row["gmacs_layers"] / kernel, abs=1e-3)
+        assert row["gmacs_layers"] >= row["gmacs_executed"]
+    assert min(row["to_dense"] for row in rows.values() if not row["sparse"]) == 1
+    nothing = rows["native", "int8", 0.0]
+    assert nothing["gmacs_executed"] == 0 < nothing["gmacs_dense_equivalent"]
+
+
+def test_one_engine_of_pvanet_as_a_table():
+    pytest.importorskip("onnx", reason="PVANet is exported with onnx")
+    pytest.importorskip("torch", reason="PVANet is made with PyTorch")
+    result = bench_pvanet("--variant", "lite", "--engine", "native", "--precision", "fp32", "--active", "1")
+    lines = result.stdout.splitlines()
+    (row,) = [line.split() for line in lines if line.startswith("native")]
+    assert row[:3] == ["native", "fp32", "1.00"]
+    assert lines[-2].startswith("as published")
+
+
+def test_wrong_use_with_pvanet():
+    with pytest.raises(UsageError, match=r"--imgsz: expected rows and columns, multiples of 32, .* got '640x1000'"):
+        bench_pvanet("--imgsz", "640x1000")
+    with pytest.raises(UsageError, match="lite has no full form: leave out --full"):
+        bench_pvanet("--variant", "lite", "--full")

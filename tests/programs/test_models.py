@@ -30,7 +30,8 @@ def test_the_list() -> None:
     assert [model["name"] for model in models] == list(NETWORKS)
     assert [model["name"] for model in models if model["trainable"]] == list(MODELS)
     assert text.count("can be trained\n") == len(MODELS)
-    assert text.count("cannot be trained yet\n") == len(NETWORKS) - len(MODELS)
+    assert text.count("trained as pvanet-") == 5
+    assert text.count("cannot be trained yet\n") == len(NETWORKS) - len(MODELS) - 6
 
 
 @pytest.mark.parametrize(
@@ -53,9 +54,9 @@ def test_one_network_as_a_table() -> None:
     assert any(line.startswith("class heads") for line in lines)
 
 
-def test_one_that_cannot_be_trained_as_a_table() -> None:
+def test_one_that_is_trained_by_another_name_as_a_table() -> None:
     lines = output("pvanet-9.1").splitlines()
-    assert lines[1:3] == ["cannot be trained yet", "input 1056x640 (width x height), 20 classes, 200 RoIs"]
+    assert lines[1:3] == ["trained as pvanet-9.1-omg", "input 1056x640 (width x height), 20 classes, 200 RoIs"]
     assert lines[-1].split() == ["total", "96,527,600", "96,574,197", "27890.52"]
 
 

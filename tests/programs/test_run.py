@@ -93,7 +93,7 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         height=64,
         width=64,
         anchors=(level,),
-        mask_grid=4,
+        mask_grid=(4, 4),
         mask_threshold=0.5,
         vote_iou=1.0,
     )
@@ -170,7 +170,7 @@ def lines(done: Result) -> list[dict[str, Any]]:
 def test_json_lines_on_stdout(run: Run, tiny_bundle: Path, picture: Path) -> None:
     done = run(tiny_bundle, "--source", picture)
     (line,) = lines(done)
-    assert set(line) == {"frame", "time", "source", "detections", "active_share", "ms"}
+    assert set(line) == {"frame", "time", "source", "detections", "active_share", "age_ms", "ms"}
     assert (line["frame"], line["source"], line["active_share"]) == (0, str(picture), 0.5)
     assert set(line["ms"]) == {"letterbox", "mask", "detector", "decode", "total"}
     assert len(line["detections"]) == 8  # one an active cell
@@ -236,7 +236,8 @@ def test_pictures_of_many_sizes_make_one_video(run: Run, tiny_bundle: Path, pict
     ("arguments", "code", "message"),
     [
         ([], 2, "no source was given"),
-        (["--source", "demo", "--camera", "0"], 2, "two sources were given"),
+        (["--source", "a=demo", "--source", "a=demo"], 2, "two sources are called 'a'"),
+        (["--source", "demo", "--source", "demo", "--save", "x.mp4"], 2, "{camera}-x.mp4"),
         (["a", "-m", "b", "--source", "demo"], 2, "two models were given"),
         (["--source", "demo", "--conf", "1.5"], 2, "0<=x<=1"),
         (["--source", "demo", "--max-frame", "3"], 2, "--max-frames"),

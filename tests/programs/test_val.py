@@ -253,3 +253,44 @@ def test_exit_code_and_message_of_an_empty_folder(tmp_path: Path, bundle: Path) 
     assert done.returncode == 1
     assert done.stdout == ""
     assert "is no data set: expected a VOCdevkit year" in done.stderr
+
+
+def test_a_checkpoint_of_two_stages(tmp_path: Path, data: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from edgekit.models.checkpoint import Checkpoint, save_checkpoint
+    from edgekit.models.registry import build
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = build("pvanet-lite-omg", ("red", "blue"), size=64, width_multiplier=0.125).eval()
+    path = tmp_path / "lite.pt"
+    save_checkpoint(path, Checkpoint(model=model))
+    document = report(path, "--data", data, "--mask", "truth")
+    assert 0 <= document["ap50"] <= 1
+    assert 0 < document["macs_executed"] < document["mask_off"]["macs_executed"] <= document["macs"]
+    with pytest.raises(UsageError, match=r"--zeros counts what one-stage detectors compute, and .* is a pvanet-lite"):
+        val(path, "--data", data, "--zeros")
+
+
+def test_a_checkpoint_of_a_detr(tmp_path: Path, data: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from edgekit.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+    from edgekit.models.registry import build
+    from edgekit.pipeline import open_pipeline
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = build("sparse-detr-mobilenetv2-omg", ("red", "blue"), size=64, token_share=0.5).eval()
+    path = tmp_path / "sparse.pt"
+    save_checkpoint(path, Checkpoint(model=model), half=True)
+    assert load_checkpoint(path).spec == model.spec
+    document = report(path, "--data", data, "--mask", "truth")
+    assert 0 <= document["ap50"] <= 1
+    assert 0 < document["macs_executed"] < document["mask_off"]["macs_executed"] == document["macs"]
+    with pytest.raises(UsageError, match=r"--zeros counts what one-stage detectors compute, and .* is a sparse-detr"):
+        val(path, "--data", data, "--zeros")
+    picture = np.full((48, 64, 3), 128, np.uint8)
+    result = open_pipeline(path, mask="off").process(picture, score_threshold=0.0)
+    assert len(result.detections) == 100
+    assert (result.detections.boxes_xyxy <= np.array([64, 48, 64, 48])).all()
+    assert result.regions is None

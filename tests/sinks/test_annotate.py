@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from edgekit.data.letterbox import letterbox
-from edgekit.sinks.annotate import annotate, class_colour, shade_background
+from edgekit.sinks.annotate import ZONE_COLOUR, annotate, class_colour, shade_background
 from edgekit.spec import DetectorSpec
+from edgekit.tracking import Track
+from edgekit.tracking.zones import Line, Zone, Zones
 
 if TYPE_CHECKING:
     from conftest import MakeFrame, MakeResult
@@ -30,6 +33,38 @@ def test_the_picture_itself_is_untouched(spec: DetectorSpec, make_frame: MakeFra
     assert (drawn[300, 400:] == 80).all()  # the right half was not looked at
 
 
+def near(pixel: NDArray[np.uint8], colour: tuple[int, int, int]) -> bool:
+    """Thin lines are softened."""
+    return bool(np.abs(pixel.astype(int) - colour).max() < 64)
+
+
+def test_tracks_take_the_place_of_detections(
+    spec: DetectorSpec, make_frame: MakeFrame, make_result: MakeResult
+) -> None:
+    image = make_frame(height=480, width=640).image
+    shared = {"score": 0.5, "age_s": 1.0}
+    tracks = (
+        Track(id=7, class_id=0, box_xyxy=(100, 120, 250, 400), seen=True, **shared),
+        Track(id=8, class_id=1, box_xyxy=(300, 120, 310, 400), seen=False, **shared),
+    )
+    drawn = annotate(image, make_result([[20, 300, 60, 450]], tracks=tracks), spec)
+    assert tuple(drawn[300, 100]) == class_colour(0)
+    assert near(drawn[300, 300], class_colour(1))
+    assert (drawn[400, 15:65] == 200).all()  # the detection
+    without = annotate(image, make_result([[100, 120, 250, 400]]), spec)
+    assert (drawn[90:120, 100:300] != without[90:120, 100:300]).any()  # the label has the number
+
+
+def test_zones_and_lines(spec: DetectorSpec, make_frame: MakeFrame, make_result: MakeResult) -> None:
+    image = make_frame(height=480, width=640).image
+    square = Zone(corners=np.array([[0.1, 0.25], [0.4, 0.25], [0.4, 0.75], [0.1, 0.75]]), name="yard")
+    line = Line(name="gate", start=(0.6, 0.0), end=(0.6, 1.0))
+    drawn = annotate(image, make_result([]), spec, zones=Zones(zones=(square,), lines=(line,)))
+    assert near(drawn[240, 64], ZONE_COLOUR)
+    assert near(drawn[240, 383], ZONE_COLOUR)
+    assert (drawn[240, 80:240] == 200).all()
+
+
 def test_square_picture_is_shaded_cell_by_cell(spec: DetectorSpec) -> None:
     image = np.full((64, 64, 3), 100, np.uint8)
     mask = np.zeros((4, 4), np.bool_)
@@ -42,7 +77,7 @@ def test_square_picture_is_shaded_cell_by_cell(spec: DetectorSpec) -> None:
 
 @given(height=st.integers(1, 200), width=st.integers(1, 200), row=st.integers(0, 3), column=st.integers(0, 3))
 def test_shading_agrees_with_the_letterbox(height: int, width: int, row: int, column: int) -> None:
-    spec = DetectorSpec(model="m", classes=("a",), height=64, width=64, anchors=(), mask_grid=4)
+    spec = DetectorSpec(model="m", classes=("a",), height=64, width=64, anchors=(), mask_grid=(4, 4))
     mask = np.zeros((4, 4), np.bool_)
     mask[row, column] = True
     shaded = shade_background(np.full((height, width, 3), 250, np.uint8), mask, spec)

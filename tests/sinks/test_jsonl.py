@@ -8,6 +8,7 @@ import resource
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,14 +16,17 @@ import pytest
 
 from edgekit.errors import StorageError
 from edgekit.sinks.jsonl import JsonLines, to_json
+from edgekit.tracking import Track
 
 if TYPE_CHECKING:
-    from conftest import MakeFrame, MakeResult
+    from conftest import MakeEvent, MakeFrame, MakeResult
 
 
 def test_one_object(make_frame: MakeFrame, make_result: MakeResult) -> None:
     result = make_result([[1, 2, 3.456, 4], [5, 6, 7, 8]], [1, 0])
-    assert to_json(make_frame(7), result, ("person", "cat")) == {
+    document = to_json(make_frame(7, captured_s=time.monotonic() - 2), result, ("person", "cat"))
+    assert 2000 <= document.pop("age_ms") < 3000
+    assert document == {
         "frame": 7,
         "time": 0.7,
         "source": "test",
@@ -33,6 +37,27 @@ def test_one_object(make_frame: MakeFrame, make_result: MakeResult) -> None:
         "active_share": 0.5,
         "ms": {"letterbox": 1.0, "mask": 1.0, "detector": 2.0, "decode": 1.0, "total": 5.0},
     }
+
+
+def test_tracks_and_events(make_frame: MakeFrame, make_result: MakeResult, make_event: MakeEvent) -> None:
+    track = Track(id=4, class_id=1, score=0.75, box_xyxy=(1.0, 2.0, 3.126, 4.0), age_s=1.5, seen=False)
+    event = make_event(4, kind="line", place="gate", direction="in")
+    document = to_json(make_frame(), make_result(tracks=(track,), events=(event,)), ("person", "cat"))
+    assert document["tracks"] == [
+        {"id": 4, "class": "cat", "score": 0.75, "box_xyxy": [1.0, 2.0, 3.13, 4.0], "age_s": 1.5, "seen": False}
+    ]
+    assert document["events"] == [
+        {
+            "event": "line",
+            "track": 4,
+            "class": "person",
+            "score": 0.9,
+            "box_xyxy": [10.0, 12.0, 30.0, 40.0],
+            "place": "gate",
+            "direction": "in",
+        }
+    ]
+    assert json.loads(json.dumps(document)) == document
 
 
 def test_stdout_is_flushed_line_by_line(
@@ -62,6 +87,18 @@ def test_file_has_each_line_at_once(tmp_path: Path, make_frame: MakeFrame, make_
 def test_file_that_cannot_be_opened(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"cannot be written to .*no/out\.jsonl: No such file"):
         JsonLines(str(tmp_path / "no" / "out.jsonl"), ())
+
+
+def test_two_runs_do_not_share_a_file(tmp_path: Path, make_frame: MakeFrame, make_result: MakeResult) -> None:
+    path = tmp_path / "out.jsonl"
+    first = JsonLines(str(path), ("person", "cat"))
+    first.write(make_frame(), make_result())
+    with pytest.raises(StorageError, match="another run is writing to it"):
+        JsonLines(str(path), ("person", "cat"))
+    assert len(path.read_text().splitlines()) == 1
+    first.close()
+    JsonLines(str(path), ("person", "cat")).close()
+    assert path.read_text() == ""
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full, which Linux has")

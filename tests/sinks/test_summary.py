@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -51,8 +53,19 @@ def test_lines(make_frame: MakeFrame, make_result: MakeResult) -> None:
     assert lines[0].startswith("10 frames in ")
     assert lines[0].endswith("; 4 older frames dropped to stay with the newest")
     assert lines[1] == "active share 0.500 on average"
-    assert lines[2] == "ms p50/p95: letterbox 1.0/1.0, mask 1.0/1.0, detector 2.0/2.0, decode 1.0/1.0, total 9.0/17.1"
+    assert lines[2] == (
+        "ms p50/p95/p99: letterbox 1.0/1.0/1.0, mask 1.0/1.0/1.0, detector 2.0/2.0/2.0, decode 1.0/1.0/1.0,"
+        " total 9.0/17.1/17.8"
+    )
     assert lines[3] == "recall 0.500: 10 of 20 objects found (same class, boxes overlap by at least 0.5)"
+
+
+def test_how_old_a_camera_s_frames_were(make_frame: MakeFrame, make_result: MakeResult) -> None:
+    summary = Summary(("person",))
+    for index in range(100):
+        summary.write(make_frame(index, captured_s=time.monotonic() - (0.5 if index else 9.0)), make_result())
+    (line,) = set(summary.lines(live=True)) - set(summary.lines())
+    assert re.fullmatch(r"age of frames, ms p50/p95/p99: 50\d\.\d/50\d\.\d/\d+\.\d", line)
 
 
 def test_without_truth_there_is_no_recall(make_frame: MakeFrame, make_result: MakeResult) -> None:

@@ -28,7 +28,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
             pytest.skip(f"{tool} is not installed: apt-get install cmake g++")
     folder = tmp_path_factory.mktemp("native")
     call("cmake", "-S", ROOT, "-B", folder, "-DEDGEKIT_TESTS=ON", "-DCMAKE_CXX_FLAGS=-Werror")
-    call("cmake", "--build", folder, "--parallel", "2", "--target", "kernel_test", "run_program")
+    call("cmake", "--build", folder, "--parallel", "2", "--target", "kernel_test", "run_program", "two_stage_test")
     return folder / "tests" / "native"
 
 
@@ -37,6 +37,11 @@ def test_every_kernel_equals_the_reference(built: Path) -> None:
     printed = call(built / "kernel_test")
     assert "reference: " in printed
     assert all(" 0 differ" in line for line in printed.splitlines()[1:])
+
+
+@pytest.mark.slow
+def test_the_steps_around_two_stages_equal_plain_loops(built: Path) -> None:
+    assert " 0 differ" in call(built / "two_stage_test")
 
 
 @pytest.mark.slow

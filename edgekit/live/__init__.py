@@ -1,0 +1,1 @@
+"""What turns sources, a detector and sinks into a loop that may run for a year."""
