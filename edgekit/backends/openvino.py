@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from edgekit.backends import Engine, Tensors
 from edgekit.backends.adapters import adapter, full_name, holds_region, nchw, pixels
 from edgekit.backends.boundary import LOADING, RUNNING, absent, broken_install, check_finite, check_inputs, translated
+from edgekit.backends.signal_stack import kept_signal_stack
 from edgekit.errors import EngineError
 
 log = logging.getLogger("edgekit")
@@ -92,7 +93,7 @@ class OpenVinoEngine:
         """Compile ``graph`` with the OpenVINO ``properties``."""
         self._errors = _openvino_errors()
         self._graph = graph.name
-        with translated("openvino", self._graph, LOADING, self._errors):
+        with translated("openvino", self._graph, LOADING, self._errors), kept_signal_stack():
             core = module.Core()
             if holds_region(graph):
                 _add_region(module, core, graph, threads=properties["INFERENCE_NUM_THREADS"])
