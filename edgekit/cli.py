@@ -115,6 +115,23 @@ class Attempts(click.ParamType[float]):
         self.fail(f"expected a number of attempts from 0, or forever, got {value!r}", param, ctx)
 
 
+class Share(click.ParamType[float]):
+    """A share above 0 and at most 1: ``0.3`` or ``30%``."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read the number."""
+        text = str(value).strip()
+        try:
+            share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        except ValueError:
+            share = math.nan
+        if 0 < share <= 1:
+            return share
+        self.fail(f"expected a share above 0 and at most 1, such as 0.3 or 30%, got {value!r}", param, ctx)
+
+
 class LazyGroup(_Guarded, click.Group):
     """A group that knows its verbs from :data:`VERBS` and loads a program only to run it."""
 

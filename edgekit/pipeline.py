@@ -27,7 +27,7 @@ from edgekit.detections import Detections
 from edgekit.errors import EngineError, MissingDependencyError, UsageError
 from edgekit.masks.pyramid import Mask
 from edgekit.masks.sources import MaskInput, MaskSource, parse_mask_source
-from edgekit.masks.statistics import active_share
+from edgekit.masks.statistics import active_share, refined_tokens
 from edgekit.spec import DetectorSpec
 from edgekit.tracking import Event, Track
 
@@ -45,6 +45,9 @@ class FrameResult:
 
     regions: int | None = None
     """How many regions a two-stage detector classified; None of a one-stage one."""
+
+    tokens: int | None = None
+    """How many tokens a detection transformer's encoder refined; None of any other detector."""
 
     omg_ran: bool = True
     """Whether the mask source asked the OMG network."""
@@ -148,6 +151,7 @@ class Pipeline:
             mask=mask,
             active_share=active_share(mask),
             regions=None if self.spec.two_stage is None else len(raw["rois"]) if raw else 0,
+            tokens=None if self.spec.detr is None else refined_tokens(self.spec, mask),
             omg_ran=objectness.cache_info().currsize > 0,
             timings_ms=clock.total("total"),
         )

@@ -6,11 +6,16 @@ export and run cannot disagree about anchors, normalisation or thresholds. Nothi
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 TOKEN_STRIDES = (8, 16, 32, 64)
 """Pixels of the input from one token of a DETR's level to the next."""
+
+ENCODER_STEPS = 4
+"""A DETR's encoder is exported for so many numbers of tokens, up to its budget: a frame in which less may be looked at
+takes the smallest that suffices, since shapes inside a graph are fixed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,9 +136,30 @@ class DetectorSpec:
         return tuple((-(-self.height // stride), -(-self.width // stride)) for stride in TOKEN_STRIDES)
 
     @property
+    def encoders(self) -> dict[str, int]:
+        """Graphs that a DETR's encoder is exported as, and how many tokens each refines, the fewest first."""
+        if self.detr is None:
+            return {}
+        tokens = sum(rows * columns for rows, columns in self.token_maps)
+        budget = tokens if self.detr.token_share is None else token_budget(tokens, self.detr.token_share)
+        counts = {math.ceil(budget * step / ENCODER_STEPS) for step in range(1, ENCODER_STEPS + 1)}
+        return {f"encoder_{count}": count for count in sorted(counts)}
+
+    @property
     def graphs(self) -> tuple[str, ...]:
         """Names of the graphs that the detector is exported as; ``omg`` is the network in front of it."""
-        return ("omg", "shared", "head") if self.kind == "two_stage" else ("omg", "detector")
+        match self.kind:
+            case "one_stage":
+                return ("omg", "detector")
+            case "two_stage":
+                return ("omg", "shared", "head")
+            case "detr":
+                return ("omg", "backbone", *self.encoders, "decoder")
+
+    @property
+    def sparse_graphs(self) -> tuple[str, ...]:
+        """Those of :attr:`graphs` that sparse programs can express: all but what works on tokens."""
+        return tuple(name for name in self.graphs if not is_of_tokens(name))
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary that ``json`` can write and :meth:`from_json` reads back to an equal object."""
@@ -162,3 +188,18 @@ class DetectorSpec:
                 "detr": None if detr is None else Detr(**detr),
             }
         )
+
+
+def token_budget(tokens: int, share: float) -> int:
+    """How many of ``tokens`` a sparse encoder refines: the share of them, rounded down, and one (arXiv 2111.14330)."""
+    return min(int(tokens * share) + 1, tokens)
+
+
+def is_of_tokens(graph: str) -> bool:
+    """Whether a graph of :attr:`DetectorSpec.graphs` reads and writes a DETR's tokens: it has no convolutions."""
+    return graph == "decoder" or graph.startswith("encoder_")
+
+
+def graph_precision(graph: str, precision: str) -> str:
+    """Of ``graph`` in a conversion to ``precision``: tokens are never integers, only what convolves is."""
+    return "fp32" if precision == "int8" and is_of_tokens(graph) else precision

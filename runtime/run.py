@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli import Attempts, Program
+from edgekit.cli import Attempts, Program, Share
 
 if TYPE_CHECKING:
     from edgekit.live.feeds import Feeds
@@ -61,6 +61,10 @@ log = logging.getLogger("edgekit")
 @click.option(
     "--keyframe", "keyframe_s", type=click.FloatRange(0, min_open=True), metavar="S",
     help="Look at the whole every S seconds, sooner where that finds what the mask missed: for motion and tracks.",
+)  # fmt: skip
+@click.option(
+    "--budget", type=Share(), metavar="SHARE",
+    help="Most cells to look at, 0.3 or 30%: the likeliest are kept. Convolutions and tokens obey it alike.",
 )  # fmt: skip
 @click.option("--track/--no-track", "follow", default=None, help="Follow objects.  [default: if anything needs it]")
 @click.option("--zones", metavar="FILE.json", help="Zones and lines whose events are wanted; --view draws in it.")

@@ -5,13 +5,19 @@ Input 96x96; maps of 12x12, 6x6, 3x3 and 2x2 cells under a mask of 3x3.
 
 from __future__ import annotations
 
+import copy
+from pathlib import Path
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from edgekit.exporters.detr_onnx import write_static
 from edgekit.models.masking import MaskPyramid
 from edgekit.models.resnet import ResNet
 from edgekit.models.sparse_detr import DetrSize, SparseDetr
+from edgekit.models.static_detr import StaticDetr
+from edgekit.spec import DetectorSpec, Detr
 
 SIDE = 96
 GRID = (3, 3)
@@ -40,6 +46,25 @@ def inputs(*, masked: bool) -> Arrays:
     mask = np.zeros((1, 1, *GRID), np.float32)
     mask[0, 0, 1, 2] = 1
     return {"image": image, "mask": mask}
+
+
+def export_whole(model: SparseDetr, path: Path, *, masked: bool) -> None:
+    """All stages as one graph."""
+    static = StaticDetr(copy.deepcopy(model), height=SIDE, width=SIDE).eval()
+    given = {name: torch.from_numpy(value) for name, value in inputs(masked=masked).items()}
+    write_static(static, given, ["class_logits", "boxes"], path)
+
+
+def spec(share: float | None) -> DetectorSpec:
+    return DetectorSpec(
+        model="sparse-detr-r50-omg",
+        classes=tuple("abcde"),
+        height=SIDE,
+        width=SIDE,
+        anchors=(),
+        detr=Detr(queries=SIZE.queries, token_share=share),
+        mask_grid=GRID,
+    )
 
 
 def expected(model: SparseDetr, given: Arrays) -> Arrays:

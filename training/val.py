@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli import Program
+from edgekit.cli import Program, Share
 
 if TYPE_CHECKING:
     from edgekit.metrics.evaluation import Evaluation
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     "--mask-hold", type=click.IntRange(min=0), default=0, show_default=True, metavar="N",
     help="Keep a cell active for N more frames of one camera.",
 )  # fmt: skip
+@click.option("--budget", type=Share(), metavar="SHARE", help="Most cells to look at, 0.3 or 30%: the likeliest.")
 @click.option(
     "--conf", type=click.FloatRange(0, 1), default=0.01, show_default=True, help="Lowest score of a detection."
 )
@@ -62,6 +63,7 @@ def main(
     mask: str,
     mask_every: int,
     mask_hold: int,
+    budget: float | None,
     conf: float,
     limit: int | None,
     threads: int | None,
@@ -78,7 +80,7 @@ def main(
     """
     from edgekit.data.class_map import parse_class_map
     from edgekit.data.datasets import open_dataset
-    from edgekit.masks.reuse import on_video
+    from edgekit.masks.reuse import video_mask
     from edgekit.metrics.detection import require_pycocotools
     from edgekit.metrics.evaluation import Evaluator
     from edgekit.metrics.layers import layer_table
@@ -96,7 +98,7 @@ def main(
     if zeros:
         pipeline, counters = _with_counters(path, pipeline, threads or 1)
     sources = {text: pipeline.with_mask(text).mask_source for text in masks}
-    sources[mask] = on_video(sources[mask], every=mask_every, hold=mask_hold)
+    sources[mask] = video_mask(mask, pipeline.spec, every=mask_every, hold=mask_hold, budget=budget)
     evaluators = {
         text: Evaluator(pipeline.with_mask(source), layers, score_threshold=conf, zeros=counter)
         for (text, source), counter in zip(sources.items(), counters, strict=False)

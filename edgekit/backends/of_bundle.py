@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 
-from edgekit.backends import REGION, Engine, engine_problem, load_engine, usable_engines
+from edgekit.backends import REGION, Engine, engine_problem, host_engine, load_engine, usable_engines
 from edgekit.backends.by_share import ByShare
-from edgekit.backends.two_stage import join
-from edgekit.bundle import Bundle
+from edgekit.backends.joining import join
+from edgekit.bundle import Bundle, Manifest
 from edgekit.bundle.sparse_part import NATIVE, BreakEven
 from edgekit.errors import UsageError
 from edgekit.profiling.machine import cpu_model, usable_cores
+from edgekit.spec import graph_precision
 
 log = logging.getLogger("edgekit")
 
@@ -43,14 +44,21 @@ def load_graphs(bundle: Bundle, *, engine: str, threads: int) -> tuple[Engine, E
             f"the bundle {manifest.name!r} has {kinds}, which {engine!r} does not run; its engines are: "
             f"{', '.join(manifest.choices)}{hint}"
         )
-    # Settings are those of dense graphs: a region is one operator, which runs on the CPU whatever the provider.
-    settings = manifest.engine_options.get(engine, {}) if engine in manifest.engines else {}
-    options = {**settings, "precision": manifest.precision_of(engine)}
-    loaded = {
-        name: load_engine(engine, bundle.graph(name, engine), threads=threads, options=options)
-        for name in manifest.spec.graphs
-    }
+    loaded = {}
+    for name in manifest.spec.graphs:
+        runs = _engine_of(name, manifest, engine)
+        # Settings are those of dense graphs: a region is one operator, which runs on the CPU whatever the provider.
+        settings = manifest.engine_options.get(runs, {}) if runs in manifest.engines else {}
+        options = {**settings, "precision": graph_precision(name, manifest.precision_of(runs))}
+        loaded[name] = load_engine(runs, bundle.graph(name, runs), threads=threads, options=options)
     return loaded["omg"], join(loaded, manifest.spec)
+
+
+def _engine_of(graph: str, manifest: Manifest, engine: str) -> str:
+    """What runs ``graph`` where ``engine`` is asked for: a dense one where there is no program of it."""
+    if engine in manifest.engines or graph in manifest.spec.sparse_graphs:
+        return engine
+    return next(usable_engines(manifest.engines)) if engine == NATIVE else host_engine(engine)
 
 
 def load_best(bundle: Bundle, *, threads: int) -> tuple[Engine, Engine]:

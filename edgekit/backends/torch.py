@@ -10,7 +10,7 @@ import numpy as np
 
 from edgekit.backends import Engine, Tensors
 from edgekit.backends.boundary import RUNNING, check_finite, translated
-from edgekit.backends.two_stage import join
+from edgekit.backends.joining import join
 
 if TYPE_CHECKING:
     from torch import nn

@@ -8,8 +8,6 @@ A anchors a cell, C channels, R regions of interest (RoIs), K classes without th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,11 +17,6 @@ from edgekit.boxes import Boxes
 from edgekit.models.pvanet_rois import STRIDE
 from edgekit.spec import DetectorSpec, TwoStage
 from edgekit.two_stage import pool_rows, propose_rows, roi_mask
-
-
-def join(graphs: Mapping[str, Engine], spec: DetectorSpec) -> Engine:
-    """The detector of ``spec`` from its loaded graphs, by their names in ``spec.graphs``."""
-    return graphs["detector"] if spec.kind != "two_stage" else TwoStageEngine(graphs["shared"], graphs["head"], spec)
 
 
 class TwoStageEngine:

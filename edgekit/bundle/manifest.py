@@ -118,7 +118,7 @@ class Manifest:
         return (NATIVE, *self.engines, REGION_ENGINES[self.graph_format])
 
     def graphs_of(self, engine: str) -> Mapping[str, str]:
-        """Graph name (``spec.graphs``) -> path of the file that ``engine``, one of the choices, runs."""
+        """Graph name (of ``spec.graphs``) -> path of the file that ``engine``, one of the choices, runs."""
         if self.sparse is None or engine in self.engines:
             return self.graphs
         return self.sparse.programs if engine == NATIVE else self.sparse.regions
@@ -171,7 +171,7 @@ def read_manifest(document: object, where: str = NAME) -> Manifest:
         files=files,
         document=root.value,
         sparse=read_sparse_part(
-            root, graphs=spec.graphs, graph_format=graph_format, suffix=suffix, engines=engines, files=files
+            root, graphs=spec.sparse_graphs, graph_format=graph_format, suffix=suffix, engines=engines, files=files
         )
         if "sparse" in root.value
         else None,

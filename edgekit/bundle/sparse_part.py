@@ -87,7 +87,7 @@ def read_sparse_part(
 
     Args:
         root: the manifest.
-        graphs: names of the spec's graphs.
+        graphs: names of those that have a program.
         graph_format: of the dense graphs.
         suffix: of their files.
         engines: that run them.

@@ -11,18 +11,20 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from edgekit.backends import load_engine, usable_engines
-from edgekit.backends.two_stage import join
-from edgekit.bundle import BundleWriter, Manifest
+from edgekit.backends import Engine, load_engine, usable_engines
+from edgekit.backends.joining import join
+from edgekit.bundle import BundleWriter
 from edgekit.bundle.golden import write_golden
 from edgekit.bundle.sparse_part import region_suffix
 from edgekit.errors import EngineError, ExportError, GateError
 from edgekit.exporters import converter, takes_picture
 from edgekit.exporters.calibration import Calibration
+from edgekit.exporters.conversion import Precision
 from edgekit.exporters.equalisation import equalise_file
 from edgekit.exporters.evidence import Evidence
+from edgekit.exporters.export_result import ExportResult
 from edgekit.exporters.full_disk import full_disk_named
 from edgekit.exporters.gate import PARITY_IMAGES, GateReport, gate_error, measure_ap50, run_gate
 from edgekit.exporters.onnx_graph import read_graph
@@ -43,6 +45,7 @@ from edgekit.exporters.tools import tool_versions
 from edgekit.masks.sources import omg
 from edgekit.pipeline import Pipeline
 from edgekit.profiling.machine import available_threads
+from edgekit.spec import graph_precision
 
 if TYPE_CHECKING:
     from edgekit.models.checkpoint import Checkpoint
@@ -51,55 +54,6 @@ log = logging.getLogger("edgekit")
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is going on, steps done, steps in all)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportResult:
-    """A bundle that passed its gate."""
-
-    path: Path
-    manifest: Manifest
-    report: GateReport
-    kept_float: tuple[str, ...]
-    """Layers left in float32."""
-
-    sparse_report: GateReport | None = None
-    """Of the sparse programs beside the graphs, if there are any."""
-
-    ranking: tuple[LayerError, ...] = ()
-    """Layers by int8 error, worst first, where they had to be ranked."""
-
-    @property
-    def size_bytes(self) -> int:
-        """All files but the manifest."""
-        return sum(entry.bytes for entry in self.manifest.files.values())
-
-    def lines(self) -> list[str]:
-        """What was made, how near it is, and what to do next."""
-        manifest, sparse, kept = self.manifest, self.sparse_report, self.kept_float
-        lines = [f"{self.path}: {manifest.precision} {manifest.graph_format}, {self.size_bytes / 1e6:.1f} MB"]
-        lines += self.report.lines()
-        if sparse is not None:
-            lines += [f"beside it, {sparse.precision} sparse programs", *sparse.lines()]
-        lines += [f"in float  {', '.join(kept)}"] if kept else []
-        return [*lines, f"Check it on the board with: edgekit verify {self.path}"]
-
-    def to_json(self) -> dict[str, Any]:
-        """A dictionary that ``json`` can write."""
-        manifest = self.manifest
-        return {
-            "bundle": str(self.path),
-            "target": manifest.target,
-            "format": manifest.graph_format,
-            "precision": manifest.precision,
-            "engines": list(manifest.engines),
-            "threads": manifest.threads,
-            "bytes": self.size_bytes,
-            "kept_float": list(self.kept_float),
-            "ranking": [{"layer": error.layer, "sqnr_db": round(error.sqnr_db, 2)} for error in self.ranking],
-            "gate": self.report.to_json(),
-            "sparse_gate": None if self.sparse_report is None else self.sparse_report.to_json(),
-        }
 
 
 def reference_pipeline(checkpoint: Checkpoint, *, threads: int) -> Pipeline:
@@ -137,7 +91,7 @@ def export_bundle(
         progress: called now and then.
 
     Raises:
-        UsageError: something is at ``destination``, a layer name is none, or a DETR is to become a sparse program.
+        UsageError: something is at ``destination``, a layer name is none, or a DETR is to become sparse programs alone.
         GateError: the converted model, or its sparse program, is worse than allowed, or its engine refuses it; the
             worst layers are named.
         EngineError: the checkpoint itself does not run, for instance because it overflows; or sparse programs were
@@ -219,9 +173,18 @@ class _Build:
     threads: int
     progress: Progress | None
 
-    def files(self, suffix: str) -> dict[str, str]:
-        """Graph name -> file in the bundle."""
-        return {name: f"{name}{suffix}" for name in self.onnx}
+    def files(self, part: Part) -> dict[str, str]:
+        """Graph name -> file in the bundle, of the graphs that ``part`` has."""
+        return {name: f"{name}{part.suffix}" for name in self.graphs(part)}
+
+    def graphs(self, part: Part) -> tuple[str, ...]:
+        """Names of the graphs that ``part`` has: programs there are not of all."""
+        spec = self.checkpoint.spec
+        return spec.sparse_graphs if part.sparse else spec.graphs
+
+    def precision(self, graph: str, part: Part) -> Precision:
+        """Of ``graph`` in ``part``."""
+        return cast(Precision, graph_precision(graph, part.precision))
 
     def pictures(self) -> list[Picture]:
         """What parity is measured on: annotated pictures, else calibration pictures, else what there is."""
@@ -241,9 +204,14 @@ class _Build:
             return pictures
         return head_calibration(self.onnx["shared"], pictures, self.checkpoint.spec, threads=self.threads)
 
+    @property
+    def convolving(self) -> dict[str, Path]:
+        """Those of the float graphs that have convolutions: what int8 is for."""
+        return {name: self.onnx[name] for name in self.checkpoint.spec.sparse_graphs}
+
     def equalise(self) -> None:
         """Even out the channels of the float graphs that are to become int8."""
-        for name, path in self.onnx.items():
+        for name, path in self.convolving.items():
             calibration = self.calibration(name) if self.plan.precision == "int8" else None
             if calibration is not None:
                 equalise_file(path, calibration)
@@ -263,13 +231,14 @@ class _Build:
     def rank(self) -> tuple[LayerError, ...]:
         """Every layer by the error that int8 in it alone causes."""
         log.info("ranking layers by their int8 error ...")
-        total, ranking = sum(len(read_graph(path).convolutions()) for path in self.onnx.values()), list[LayerError]()
+        total = sum(len(read_graph(path).convolutions()) for path in self.convolving.values())
+        ranking = list[LayerError]()
 
         def told(done: int, _: int) -> None:
             if self.progress is not None:
                 self.progress("ranking layers", len(ranking) + done, total)
 
-        for name, path in self.onnx.items():
+        for name, path in self.convolving.items():
             calibration = self.calibration(name)
             assert calibration is not None  # int8 cannot come this far without
             samples = spread_inputs(calibration, SAMPLES)
@@ -323,26 +292,28 @@ class _Build:
 
     def convert(self, part: Part, kept: tuple[str, ...]) -> Pipeline:
         """Write graphs into the new bundle, and load them as the board will."""
-        files, split, spec = self.files(part.suffix), by_graph(kept, self.onnx), self.checkpoint.spec
-        for name, source in self.onnx.items():
-            log.info("converting %s to %s %s ...", name, part.precision, part.graph_format)
+        spec, split = self.checkpoint.spec, by_graph(kept, self.convolving)
+        files = self.files(part)
+        for name, file in files.items():
+            precision = self.precision(name, part)
+            log.info("converting %s to %s %s ...", name, precision, part.graph_format)
             convert = converter(part.graph_format, spec, name)
-            convert(source, self.writer.path(files[name]), part.precision, self.calibration(name), split[name])
-        load = {
-            name: load_engine(
-                self.engines[part],
-                self.writer.path(file),
-                threads=self.threads,
-                # The board's providers are not on this machine; precision is a property of the graphs.
-                options={"precision": part.precision},
-            )
-            for name, file in files.items()
-        }
+            calibration = self.calibration(name) if precision == "int8" else None
+            convert(self.onnx[name], self.writer.path(file), precision, calibration, split.get(name, frozenset()))
+        load = {name: self.load(name, part if name in files else self.plan.parts[0]) for name in spec.graphs}
         return Pipeline(spec, load["omg"], join(load, spec), omg)
+
+    def load(self, graph: str, part: Part) -> Engine:
+        """``graph`` as ``part`` has it, in the engine that runs this part here."""
+        # The board's providers are not on this machine; precision is a property of the graphs.
+        options = {"precision": self.precision(graph, part)}
+        file = self.writer.path(self.files(part)[graph])
+        return load_engine(self.engines[part], file, threads=self.threads, options=options)
 
     def sparse_section(self, part: Part, report: GateReport, golden: dict[str, Any]) -> dict[str, Any]:
         """Put the programs into graphs of the bundle's own format; the section ``sparse`` of ``bundle.json``."""
-        programs, regions = self.files(part.suffix), self.files(region_suffix(self.plan.suffix))
+        programs = self.files(part)
+        regions = {name: f"{name}{region_suffix(self.plan.suffix)}" for name in programs}
         for name, file in programs.items():
             to_region(self.writer.path(file), self.writer.path(regions[name]), pixels=takes_picture(name))
         measured = _measured(report)
@@ -364,7 +335,7 @@ class _Build:
             "precision": self.plan.precision,
             "engines": list(self.plan.engines),
             "threads": self.plan.threads,
-            "graphs": self.files(part.suffix),
+            "graphs": self.files(part),
             "engine_options": _plain(self.plan.engine_options),
             "calibration": None
             if calibration is None

@@ -1,4 +1,4 @@
-"""A DETR -> ONNX: one graph for pictures of one size, in which a token budget is chosen, refined and put back."""
+"""A DETR -> ONNX, in three stages of fixed shapes; between them a token budget is chosen, refined and put back."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from edgekit.exporters.onnx_build import build_model, save_model
 from edgekit.exporters.onnx_folding import fold_constants
 from edgekit.exporters.onnx_graph import read_graph
 from edgekit.exporters.torch_onnx import export_graph
+from edgekit.spec import TOKEN_STRIDES
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -20,27 +21,21 @@ if TYPE_CHECKING:
     from edgekit.spec import DetectorSpec
 
 
-def export_detr(
-    model: SparseDetr,
-    path: Path,
-    *,
-    height: int,
-    width: int,
-    mask_grid: tuple[int, int] | None = None,
-    spec: DetectorSpec | None = None,
-) -> None:
-    """Write one graph: float32, opset 17, batch 1, evaluation mode. ``model`` is not changed.
+def export_detr(model: SparseDetr, directory: Path, spec: DetectorSpec) -> None:
+    """Write ``backbone.onnx``, an encoder for each number of tokens, and ``decoder.onnx``: float32, opset 17, batch 1.
 
-    It takes ``image`` [1, 3, height, width] and, with ``mask_grid``, ``mask`` [1, 1, rows, columns]; it gives
-    ``class_logits`` [1, Q, C] and ``boxes`` [1, Q, 4]: centre x, centre y, width, height, 0..1 of the picture.
+    S tokens of all levels one after the other, W channels of each, Q queries, C classes. All graphs take ``mask``
+    [1, 1, G, G].
+
+    * ``backbone``: ``image`` [1, 3, height, width] -> for each level ``features_STRIDE`` [1, cells, W].
+    * ``encoder_N``, one for each of ``spec.encoders``: these -> ``tokens`` [1, S, W], of which N at most are refined.
+    * ``decoder``: ``tokens`` -> ``class_logits`` [1, Q, C] and ``boxes`` [1, Q, 4]: centre x, centre y, width, height,
+      0..1 of the picture.
 
     Args:
-        model: what to export.
-        path: the file.
-        height: of the input in pixels.
-        width: likewise.
-        mask_grid: rows and columns of the mask; ``None`` leaves it out.
-        spec: whose ``mean`` and ``std`` the image has; ``None`` is those of the backbone.
+        model: what to export; it is not changed.
+        directory: where to.
+        spec: the detector.
 
     Raises:
         ExportError: the model uses an operation that ONNX cannot express, or levels that cannot be made static.
@@ -48,20 +43,30 @@ def export_detr(
         ValueError: a map has no level of the mask.
     """
     torch = load("torch", package="torch", purpose="export a model")
-    from edgekit.models.static_detr import StaticDetr
+    from edgekit.models.static_detr import BackboneStage, DecoderStage, EncoderStage, StaticDetr
 
+    model = copy.deepcopy(model).cpu().float().eval()
     try:
-        static = StaticDetr(copy.deepcopy(model).cpu().float().eval(), height=height, width=width, spec=spec).eval()
+        static = StaticDetr(model, height=spec.height, width=spec.width, spec=spec).eval()
     except ValueError as error:
         raise ExportError(str(error)) from error
-    inputs = {"image": torch.zeros(1, 3, height, width)}
-    if mask_grid is not None:
-        inputs["mask"] = torch.ones(1, 1, *mask_grid)
-    write_static(static, inputs, ["class_logits", "boxes"], path)
+    mask, width = torch.ones(1, 1, *spec.mask_grid), model.size.width
+    levels = {
+        f"features_{stride}": torch.zeros(1, rows * columns, width)
+        for stride, (rows, columns) in zip(TOKEN_STRIDES, static.shapes, strict=False)
+    }
+    picture = {"image": torch.zeros(1, 3, spec.height, spec.width), "mask": mask}
+    write_static(BackboneStage(static), picture, list(levels), directory / "backbone.onnx")
+    for name, budget in spec.encoders.items():
+        stage = EncoderStage(static, budget)
+        write_static(stage, {"mask": mask, **levels}, ["tokens"], directory / f"{name}.onnx")
+    tokens = torch.zeros(1, static.positions.shape[0], width)
+    outputs = ["class_logits", "boxes"]
+    write_static(DecoderStage(static), {"mask": mask, "tokens": tokens}, outputs, directory / "decoder.onnx")
 
 
 def write_static(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str], path: Path) -> None:
     """Write a module of :mod:`edgekit.models.static_detr` with its constants folded; see ``export_graph``."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    export_graph(module, inputs, outputs, path)
+    export_graph(module.eval(), inputs, outputs, path)
     save_model(build_model(fold_constants(read_graph(path))), path)

@@ -179,14 +179,14 @@ def plan_export(
 
 
 def check_programs(spec: DetectorSpec, plan: ExportPlan) -> None:
-    """Refuse sparse programs of a DETR, before anything is converted.
+    """Refuse a DETR in sparse programs alone, before anything is converted.
 
     Raises:
-        UsageError: naming the formats that do.
+        UsageError: naming the formats that can hold all of it.
     """
-    if spec.kind == "detr" and any(part.graph_format == "sparse" for part in plan.parts):
+    if plan.graph_format == "sparse" and spec.sparse_graphs != spec.graphs:
         raise UsageError(
-            f"the native engine cannot run {spec.model} yet: sparse programs have no attention. A DETR's token budget"
-            " saves time in every other engine.\n"
-            "Leave out --sparse, and export it with: --format onnx, --format openvino or --format tflite"
+            f"sparse programs alone cannot hold {spec.model}: they convolve, and have no attention.\n"
+            "Put programs of its backbone beside graphs that have it: --sparse with --format onnx, --format openvino or"
+            " --format tflite"
         )

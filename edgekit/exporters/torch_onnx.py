@@ -57,8 +57,7 @@ def export_onnx(model: MaskedDetector, directory: Path) -> dict[str, Path]:
     if spec.kind == "detr":
         from edgekit.exporters.detr_onnx import export_detr
 
-        sizes = {"height": spec.height, "width": spec.width}
-        export_detr(model.detr, paths["detector"], **sizes, mask_grid=spec.mask_grid, spec=spec)
+        export_detr(model.detr, directory, spec)
         return paths
     if spec.two_stage is not None:
         from edgekit.exporters.pvanet_onnx import export_pvanet

@@ -30,6 +30,7 @@ class Watching:
     mask_every: int = 1
     mask_hold: int = 0
     keyframe_s: float | None = None
+    budget: float | None = None
     """As in :func:`edgekit.masks.reuse.video_mask`."""
 
     follow: bool = False
@@ -77,6 +78,7 @@ class Camera:
             every=watching.mask_every,
             hold=watching.mask_hold,
             keyframe_s=watching.keyframe_s,
+            budget=watching.budget,
         )
         self.known_as = slug(name or getattr(source, "name", None) or "camera")
         """What sinks call it; of a file or folder they take the name from its frames."""

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.data.resize import resize_into
+from edgekit.masks.budget import Budget
 from edgekit.masks.expression import keyframe_of, parse_expression
 from edgekit.masks.keyframes import Keyframes
 from edgekit.masks.pyramid import Mask
@@ -62,8 +63,9 @@ def video_mask(
     hold: int = 0,
     keyframe_s: float | None = None,
     keyframe_frames: int | None = None,
+    budget: float | None = None,
 ) -> MaskSource:
-    """The mask that ``text`` describes for the frames of one camera: parsed, kept, held, and with keyframes.
+    """The mask that ``text`` describes for the frames of one camera: parsed, kept, held, with keyframes, and limited.
 
     Args:
         text: as ``--mask`` takes it (``edgekit.masks.expression``).
@@ -72,6 +74,7 @@ def video_mask(
         hold: as in :func:`on_video`.
         keyframe_s: seconds between keyframes (``edgekit.masks.keyframes``).
         keyframe_frames: frames between keyframes; with both, whichever comes first. With neither there are none.
+        budget: most cells that may be active, as a share of all (``edgekit.masks.budget``); ``None`` is any.
 
     Raises:
         UsageError: as :func:`edgekit.masks.sources.parse_mask_source`.
@@ -80,11 +83,11 @@ def video_mask(
     expression = parse_expression(text)
     files: dict[str, ZonesFile] = {}
     source = on_video(mask_source(expression, spec, files), every=every, hold=hold)
-    if keyframe_s is None and keyframe_frames is None:
-        return source
-    whole = keyframe_of(expression)
-    return Keyframes(source, off if whole is None else mask_source(whole, spec, files), seconds=keyframe_s,
-                     frames=keyframe_frames)  # fmt: skip
+    if keyframe_s is not None or keyframe_frames is not None:
+        whole = keyframe_of(expression)
+        everything = off if whole is None else mask_source(whole, spec, files)
+        source = Keyframes(source, everything, seconds=keyframe_s, frames=keyframe_frames)
+    return source if budget is None else Budget(source, share=budget)
 
 
 class Reused:

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.boxes import area, clip_boxes
-from edgekit.masks.pyramid import Mask
+from edgekit.masks.pyramid import Mask, mask_at
+from edgekit.spec import DetectorSpec
 
 MIN_ACTIVE_SHARE = 0.7
 """A box counts as kept when this share of its area is active; with less, edges that it is read from are gone."""
@@ -18,6 +19,16 @@ MIN_ACTIVE_SHARE = 0.7
 def active_share(mask: Mask) -> float:
     """Share 0..1 of the cells that are active."""
     return np.count_nonzero(mask) / mask.size
+
+
+def refined_tokens(spec: DetectorSpec, mask: Mask) -> int:
+    """How many tokens a DETR's encoder refines behind ``mask``: those that it leaves, or the budget where that is less.
+
+    Raises:
+        ValueError: a level of tokens does not fit the mask.
+    """
+    left = sum(int(np.count_nonzero(mask_at(mask, rows=rows, columns=columns))) for rows, columns in spec.token_maps)
+    return min(left, max(spec.encoders.values()))
 
 
 def active_area_share(

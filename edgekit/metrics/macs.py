@@ -11,7 +11,7 @@ gives executed MACs on a board without it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from edgekit.errors import BundleError, MissingDependencyError
@@ -24,11 +24,14 @@ if TYPE_CHECKING:
 
     Layer = nn.Conv2d | nn.ConvTranspose2d | nn.Linear | nn.MultiheadAttention
 
-GRAPHS = ("omg", "detector", "shared", "head")
+GRAPHS = ("omg", "detector", "shared", "head", "encoder")
 KINDS = ("conv", "depthwise", "linear")
 
 DETR_PREFIX = "net."
 """Of the names of a DETR's layers inside ``edgekit.models.masked_detr.DetrGraph``."""
+
+TOKEN_MAPS = "detector.input_proj."
+"""Start of the names of the layers that make a DETR's tokens, one an output site."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +45,8 @@ class LayerMacs:
     """``conv`` (any but depthwise), ``depthwise`` or ``linear``."""
 
     graph: str
-    """``omg``; ``detector``, or of a two-stage one ``shared`` or ``head``."""
+    """``omg``; ``detector``, or of a two-stage one ``shared`` or ``head``; of a DETR ``encoder`` for what runs once for
+    each token that is refined, and ``detector`` for the rest."""
 
     parameters: int
     """Weights and one bias an output channel, as in an exported graph, where batch norm is folded into them."""
@@ -52,9 +56,9 @@ class LayerMacs:
 
     rows: int
     columns: int
-    """Size of the output; of a layer of the graph ``head`` the number of regions, and 1. Of a linear layer 1 and 1,
-    whatever it is applied to: those of a DETR run for as many tokens and queries under any mask, because its graphs
-    have fixed shapes (the encoder for the share of tokens that it refines, values for all of them)."""
+    """Size of the output; of a layer of the graph ``head`` the number of regions, and 1; of ``encoder`` the most tokens
+    that it refines, and 1. Of another linear layer 1 and 1, whatever it is applied to: a DETR makes values of all its
+    tokens, and decodes all its queries, under any mask."""
 
 
 def total_macs(layers: Iterable[LayerMacs], graph: str) -> int:
@@ -67,13 +71,19 @@ def executed_layer_macs(layers: Sequence[LayerMacs], mask: Mask, *, omg: bool, r
 
     A detector layer computes only its output sites that are active at its resolution, all channels and taps of them.
     One that classifies regions does so for each of ``regions``; where their number is not known, for that share of the
-    most possible that is active. The OMG network has no mask: it counts fully, or not at all where the mask comes
+    most possible that is active. An encoder refines the tokens that the mask leaves, up to its most; the graph that
+    does may have room for more. The OMG network has no mask: it counts fully, or not at all where the mask comes
     without it (``omg`` False).
     """
     sizes = {(layer.rows, layer.columns) for layer in layers if layer.graph in ("detector", "shared")}
     active = {size: int(mask_at(mask, rows=size[0], columns=size[1]).sum()) for size in sizes}
 
+    maps = [layer for layer in layers if layer.name.startswith(TOKEN_MAPS)]
+    tokens = sum(active[layer.rows, layer.columns] for layer in maps)
+
     def executed(layer: LayerMacs) -> int:
+        if layer.graph == "encoder":
+            return layer.macs // layer.rows * min(layer.rows, tokens)
         if layer.graph == "omg":
             return layer.macs * omg
         if layer.graph == "head":
@@ -137,12 +147,21 @@ def count_macs(model: MaskedDetector) -> tuple[LayerMacs, ...]:
     layers = [_layer_macs("omg", call) for call in layer_calls(model.omg, image)]
     if spec.two_stage is None:
         calls = layer_calls(model.detector if spec.detr is None else DetrGraph(model.detr, spec), image)
-        return (*layers, *(_layer_macs("detector", call) for call in calls))
+        most = max(spec.encoders.values(), default=1)
+        return (*layers, *(_token_macs(call, most) or _layer_macs("detector", call) for call in calls))
     head, regions = model.two_stage.head, spec.two_stage.proposals
     region = torch.zeros(1, head.channels, POOLED, POOLED, dtype=parameter.dtype, device=parameter.device)
     layers += [_layer_macs("shared", call) for call in layer_calls(model.two_stage, image)]
     layers += [_layer_macs("head", call, regions=regions) for call in layer_calls(head, region)]
     return tuple(layers)
+
+
+def _token_macs(call: LayerCall, most: int) -> LayerMacs | None:
+    """Of a layer that runs for each of the ``most`` tokens that an encoder refines; ``None`` for any other."""
+    name = call.name.removeprefix(DETR_PREFIX)
+    if not name.startswith("transformer.encoder.layers.") or name.endswith(".value_proj"):
+        return None
+    return replace(_layer_macs("encoder", call), name=f"detector.{name}", rows=most)
 
 
 def _layer_macs(graph: str, call: LayerCall, *, regions: int = 1) -> LayerMacs:

@@ -3,12 +3,17 @@
 Computes what ``edgekit.models.sparse_detr`` does in evaluation, in operations that inference engines have. A budget of
 k tokens is chosen by top-k, gathered, refined and put back, so that a sparse encoder is sparse in every engine.
 
+It falls into three stages, each a graph of its own: what convolves, the encoder, and the decoder. The first is all that
+sparse programs and integers are for; the second is made for several numbers of tokens, of which a frame takes the
+smallest that its mask leaves.
+
 S tokens of all levels one after the other, k tokens that the encoder refines, Q queries, C classes; no batch inside.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -26,8 +31,8 @@ from edgekit.models.position_encoding import TEMPERATURE
 from edgekit.models.sparse_detr import NOTHING, SparseDetr, unseen_ranks
 from edgekit.models.static_attention import StaticAttention, StaticSelfAttention, feed_forward
 from edgekit.models.token_maps import token_centres, token_proposals
-from edgekit.models.token_scoring import ScoringNetwork, token_budget
-from edgekit.spec import DetectorSpec
+from edgekit.models.token_scoring import ScoringNetwork
+from edgekit.spec import DetectorSpec, token_budget
 
 NOWHERE = 1e4
 """Logit of a coordinate for infinity: its sigmoid is 1 all the same, and float16 can hold it."""
@@ -71,10 +76,11 @@ class StaticDetr(nn.Module):
             )
         self.shapes = level_shapes(height=height, width=width, levels=len(model.input_proj))
         tokens = sum(rows * columns for rows, columns in self.shapes)
-        self.size, self.two_stage, self.spec = model.size, model.two_stage, spec
+        self.size, self.two_stage, self.share, self.spec = model.size, model.two_stage, model.share, spec
         self.budget = None if model.share is None else token_budget(tokens, model.share)
         self.backbone, self.normalise = thaw(model.backbone[0]), partial(for_backbone, model)
-        self.projections = nn.ModuleList(_TokensOfLevel(*project) for project in model.input_proj)  # type: ignore[misc]
+        self.projections = nn.ModuleList(project[0] for project in model.input_proj)  # type: ignore[index]
+        self.norms = nn.ModuleList(_LevelNorm(project[1]) for project in model.input_proj)  # type: ignore[index]
         self.transformer = transformer = model.transformer
         if model.share is not None:
             self.scoring = _Scoring(transformer.enc_mask_predictor)
@@ -118,30 +124,39 @@ class StaticDetr(nn.Module):
         """
         pyramid = MaskPyramid(mask)
         image = pyramid.apply(image)
-        features = self.backbone(image if self.spec is None else self.normalise(image, self.spec), pyramid)
-        features = [*features, features[-1]][: len(self.projections)]
-        levels = [project(level, pyramid) for project, level in zip(self.projections, features, strict=True)]
         allowed = None if mask is None else self.allowed(pyramid)
-        logits, boxes = self.decode(self.encode(torch.cat(levels), allowed), allowed)
+        tokens = self.encode(self.tokens(self.features(image, pyramid)), allowed)
+        logits, boxes = self.decode(tokens, allowed)
         return logits[None], boxes[None]
+
+    def features(self, image: Tensor, pyramid: MaskPyramid) -> list[Tensor]:
+        """A picture [1, 3, height, width], zero outside the mask -> each level's projection, [1, cells, width]."""
+        maps = self.backbone(image if self.spec is None else self.normalise(image, self.spec), pyramid)
+        maps = [*maps, maps[-1]][: len(self.projections)]
+        projected = [pyramid.apply(layer(level)) for layer, level in zip(self.projections, maps, strict=True)]
+        return [level.permute(0, 2, 3, 1).reshape(1, -1, self.size.width) for level in projected]
+
+    def tokens(self, features: Sequence[Tensor]) -> Tensor:
+        """The levels' projections, normalised, one after the other: [S, width]."""
+        return torch.cat([norm(level[0]) for norm, level in zip(self.norms, features, strict=True)])
 
     def allowed(self, pyramid: MaskPyramid) -> Tensor:
         """The mask at every token: [S, 1]."""
         levels = [pyramid.at(*shape).permute(0, 2, 3, 1).reshape(-1, 1) for shape in self.shapes]
         return torch.cat(levels)
 
-    def encode(self, tokens: Tensor, allowed: Tensor | None = None) -> Tensor:
-        """Refine tokens [S, width], of which ``allowed`` [S, 1] says which may be chosen."""
-        if self.budget is None:
+    def encode(self, tokens: Tensor, allowed: Tensor | None = None, budget: int | None = None) -> Tensor:
+        """Refine tokens [S, width], of which ``allowed`` [S, 1] says which may be chosen.
+
+        A ``budget`` other than the network's own changes nothing as long as no more tokens than it are allowed.
+        """
+        budget = self.budget if budget is None else budget
+        if budget is None or budget == len(tokens):
             for layer in self.encoder:
                 refined = layer(tokens, self.positions, self.centres, tokens)
                 tokens = refined if allowed is None else refined * allowed + tokens * (1 - allowed)
             return tokens
-        described = self.transformer.describe(tokens + self.positions, self.proposes[:, 0])
-        scores = self.scoring(described)
-        if allowed is not None:
-            scores = scores * allowed + (1 - allowed) * FORBIDDEN
-        chosen = scores.reshape(-1).topk(self.budget).indices
+        chosen = self._ranking(tokens, allowed).topk(budget).indices
         refined, positions, centres = tokens[chosen], self.positions[chosen], self.centres[chosen]
         if allowed is not None:  # what lies outside was only chosen to fill up the budget, and stays what it was
             inside = allowed[chosen]
@@ -151,6 +166,16 @@ class StaticDetr(nn.Module):
             update = refined if allowed is None else refined * inside + outside
             tokens = tokens.index_put((chosen,), update)
         return tokens
+
+    def _ranking(self, tokens: Tensor, allowed: Tensor | None) -> Tensor:
+        """[S], which tokens to refine first; a network that scores none refines all that are allowed."""
+        if self.share is None:
+            assert allowed is not None
+            return allowed.reshape(-1)
+        scores: Tensor = self.scoring(self.transformer.describe(tokens + self.positions, self.proposes[:, 0]))
+        if allowed is not None:
+            scores = scores * allowed + (1 - allowed) * FORBIDDEN
+        return scores.reshape(-1)
 
     def decode(self, tokens: Tensor, allowed: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Tokens [S, width] of the encoder, and which may be found [S, 1] -> logits [Q, C] and boxes [Q, 4]."""
@@ -202,19 +227,59 @@ class EncoderAlone(nn.Module):
         return self.detr.encode(tokens)
 
 
-class _TokensOfLevel(nn.Module):
-    """A level's projection and group norm: [1, channels, H, W] -> tokens [cells, width]."""
+class BackboneStage(nn.Module):
+    """``forward(image [1, 3, height, width], mask [1, 1, G, G])`` -> each level's projection, [1, cells, width]."""
 
-    def __init__(self, convolution: nn.Conv2d, norm: nn.GroupNorm) -> None:
+    def __init__(self, detr: StaticDetr) -> None:
         super().__init__()
-        self.convolution, self.norm = convolution, norm
+        self.detr = detr
 
-    def forward(self, features: Tensor, pyramid: MaskPyramid) -> Tensor:
-        width, groups = self.norm.num_channels, self.norm.num_groups
-        tokens = pyramid.apply(self.convolution(features)).permute(0, 2, 3, 1).reshape(-1, width)
+    def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        """Convolve; what lies outside the mask is zero."""
+        pyramid = MaskPyramid(mask)
+        return tuple(self.detr.features(pyramid.apply(image), pyramid))
+
+
+class EncoderStage(nn.Module):
+    """``forward(mask, *projections)`` -> tokens [1, S, width], of which at most ``budget`` are refined."""
+
+    def __init__(self, detr: StaticDetr, budget: int) -> None:
+        super().__init__()
+        self.detr, self.budget = detr, budget
+
+    def forward(self, mask: Tensor, *features: Tensor) -> Tensor:
+        """``mask`` [1, 1, G, G]; each level's projection [1, cells, width]."""
+        allowed = self.detr.allowed(MaskPyramid(mask))
+        return self.detr.encode(self.detr.tokens(features), allowed, self.budget)[None]
+
+
+class DecoderStage(nn.Module):
+    """``forward(mask, tokens)`` -> logits [1, Q, C] and boxes [1, Q, 4]."""
+
+    def __init__(self, detr: StaticDetr) -> None:
+        super().__init__()
+        self.detr = detr
+
+    def forward(self, mask: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """``mask`` [1, 1, G, G]; tokens [1, S, width] of the encoder."""
+        logits, boxes = self.detr.decode(tokens[0], self.detr.allowed(MaskPyramid(mask)))
+        return logits[None], boxes[None]
+
+
+class _LevelNorm(nn.Module):
+    """A level's group norm over all its cells: [cells, width] both."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        assert isinstance(norm, nn.GroupNorm)
+        self.norm = norm
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        norm, groups = self.norm, self.norm.num_groups
         tokens = tokens - self._of_groups(tokens.mean(0, keepdim=True), groups)
         variance = self._of_groups((tokens * tokens).mean(0, keepdim=True), groups)
-        return tokens * (self.norm.weight / (variance + self.norm.eps).sqrt()) + self.norm.bias
+        normed: Tensor = tokens * (norm.weight / (variance + norm.eps).sqrt()) + norm.bias
+        return normed
 
     def _of_groups(self, channels: Tensor, groups: int) -> Tensor:
         """The means [1, width] of channels -> those of their groups, for each channel."""

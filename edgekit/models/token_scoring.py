@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from edgekit.spec import token_budget
+
 
 class ScoringNetwork(nn.Module):
     """Tokens [B, S, width] -> scores [B, S]: each token by itself, beside the mean of all."""
@@ -39,11 +41,6 @@ class Selection(NamedTuple):
 
     kept: Tensor
     """[B] int64: how many of a picture's k are its own; what comes after them is computed and thrown away."""
-
-
-def token_budget(tokens: int, share: float) -> int:
-    """How many of ``tokens`` a sparse encoder refines: the share of them, rounded down, and one."""
-    return min(int(tokens * share) + 1, tokens)
 
 
 def select_tokens(scores: Tensor, padding: Tensor | None, share: float, allowed: Tensor | None = None) -> Selection:

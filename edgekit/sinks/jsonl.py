@@ -30,6 +30,7 @@ def to_json(frame: Frame, result: FrameResult, classes: tuple[str, ...]) -> dict
     ``tracks``      where somebody follows: ``id``, ``class``, ``score``, ``box_xyxy``, ``age_s``, ``seen``
     ``events``      likewise: what happened to tracks (``edgekit.sinks.event_json``)
     ``active_share`` share 0..1 of the mask's cells that the detector looked at
+    ``tokens``      of a detection transformer: how many its encoder refined
     ``age_ms``      milliseconds from capture until the line was made
     ``ms``          stage -> wall time in milliseconds; ``total`` is all of them together
     =============== ==========================================================================================
@@ -47,6 +48,7 @@ def to_json(frame: Frame, result: FrameResult, classes: tuple[str, ...]) -> dict
         document["events"] = [event_json(event, classes) for event in result.events]
     return document | {
         "active_share": round(result.active_share, 4),
+        **({} if result.tokens is None else {"tokens": result.tokens}),
         "age_ms": round(frame.age_s * 1e3, 1),
         "ms": {stage: round(ms, 3) for stage, ms in result.timings_ms.items()},
     }

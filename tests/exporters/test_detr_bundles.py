@@ -18,7 +18,7 @@ from edgekit.exporters.plan import plan_export  # noqa: E402
 from edgekit.models.checkpoint import Checkpoint  # noqa: E402
 from edgekit.models.registry import build  # noqa: E402
 
-SIDE = 192
+SIDE = 64
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +39,9 @@ def checkpoint() -> Checkpoint:
     ["tflite", pytest.param("onnx", marks=pytest.mark.slow), pytest.param("openvino", marks=pytest.mark.slow)],
 )
 def test_a_bundle_passes_where_it_was_made(checkpoint: Checkpoint, tmp_path: Path, graph_format: str) -> None:
+    """With programs of its backbone beside its graphs."""
     # Random weights score hundreds of tokens alike, so that half precision chooses others.
-    plan = plan_export(None, graph_format=graph_format, precision="fp32", calibrated=False)
+    plan = plan_export(None, graph_format=graph_format, precision="fp32", sparse=True, calibrated=False)
     if all(engine_problem(name) is not None for name in plan.engines):
         pytest.skip(f"no engine for {graph_format} is installed")
     blocks = np.random.default_rng(0).integers(0, 256, (2, SIDE // 16, SIDE // 16, 3)).repeat(16, 1).repeat(16, 2)
@@ -48,13 +49,19 @@ def test_a_bundle_passes_where_it_was_made(checkpoint: Checkpoint, tmp_path: Pat
     result = export_bundle(checkpoint, plan, tmp_path / "a.edgekit", evidence=evidence, threads=1)
     assert result.report.parity.candidates > 10
     assert set(result.report.parity.tensors) == {"class_logits", "boxes"}
+    assert result.sparse_report is not None
+    assert result.sparse_report.passed
     report = verify_bundle(result.path)
     assert report.passed, report
     assert report.detections > 3
+    native = report.checks[0]
+    assert native.engine == "native"
+    assert native.detail.startswith("native ")
+    assert " and " in native.detail, "its tokens are the dense engine's"
 
 
-def test_the_native_engine_is_refused_before_anything_is_converted(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_programs_alone_are_refused_before_anything_is_converted(checkpoint: Checkpoint, tmp_path: Path) -> None:
     plan = plan_export(None, graph_format="sparse", calibrated=False)
-    with pytest.raises(UsageError, match=r"the native engine cannot run sparse-detr-mobilenetv2-omg yet"):
+    with pytest.raises(UsageError, match=r"sparse programs alone cannot hold sparse-detr-mobilenetv2-omg"):
         export_bundle(checkpoint, plan, tmp_path / "a.edgekit", evidence=Evidence())
     assert not (tmp_path / "a.edgekit").exists()

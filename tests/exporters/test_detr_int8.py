@@ -16,7 +16,6 @@ pytest.importorskip("torch", reason="networks are PyTorch modules")
 from edgekit.backends import load_engine
 from edgekit.decoding import detr
 from edgekit.exporters.calibration import Calibration, Inputs
-from edgekit.exporters.detr_onnx import export_detr
 from edgekit.exporters.equalisation import equalise_file
 from edgekit.exporters.onnx_graph import read_graph
 from edgekit.exporters.onnx_onnx import to_onnx
@@ -44,7 +43,7 @@ class Pictures:
 @pytest.fixture(scope="module")
 def exported(tiny_detr: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Any:
     path = tmp_path_factory.mktemp("detr") / "detector.onnx"
-    export_detr(tiny_detr.network(), path, height=tiny_detr.SIDE, width=tiny_detr.SIDE, mask_grid=tiny_detr.GRID)
+    tiny_detr.export_whole(tiny_detr.network(), path, masked=True)
     pictures: Any = Pictures(tiny_detr.SIDE, tiny_detr.GRID)
     return path, Calibration(inputs=pictures, input_ranges={"image": (-LIMIT, LIMIT)}, images=8, sha256="")
 

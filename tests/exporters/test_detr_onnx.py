@@ -38,8 +38,7 @@ def exported(request: pytest.FixtureRequest, tiny_detr: ModuleType, tmp_path_fac
     model = tiny_detr.network(**settings)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     path = tmp_path_factory.mktemp(request.param) / "detector.onnx"
-    grid = tiny_detr.GRID if masked else None
-    export_detr(model, path, height=tiny_detr.SIDE, width=tiny_detr.SIDE, mask_grid=grid)
+    tiny_detr.export_whole(model, path, masked=masked)
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in before.items()), "it is left as it was"
     given = tiny_detr.inputs(masked=masked)
     return path, given, tiny_detr.expected(model, given), model
@@ -71,7 +70,7 @@ def test_an_empty_mask_leaves_all_tokens_alone(exported: Any, tiny_detr: ModuleT
 
 
 def graph_of(tiny_detr: ModuleType, path: Path, share: float | None) -> Graph:
-    export_detr(tiny_detr.network(share=share), path, height=tiny_detr.SIDE, width=tiny_detr.SIDE)
+    tiny_detr.export_whole(tiny_detr.network(share=share), path, masked=False)
     return read_graph(path)
 
 
@@ -93,11 +92,11 @@ def test_what_no_picture_changes_is_a_constant(tiny_detr: ModuleType, tmp_path: 
     assert [node.name for node in graph.nodes if known.issuperset(node.inputs)] == []
 
 
-def test_levels_that_read_levels_are_refused(tmp_path: Path) -> None:
+def test_levels_that_read_levels_are_refused(tiny_detr: ModuleType, tmp_path: Path) -> None:
     size = DetrSize(width=32, heads=4, levels=5, encoder_layers=1, decoder_layers=1, queries=3)
     model = SparseDetr(ResNet(layers=(1, 1, 1, 1), width=8), classes=2, size=size)
     with pytest.raises(ExportError, match=r"expected at most 4 levels in a static DETR, got 5"):
-        export_detr(model, tmp_path / "graph.onnx", height=128, width=128)
+        export_detr(model, tmp_path, tiny_detr.spec(None))
 
 
 def test_places_outgrow_float16(tiny_detr: ModuleType, tmp_path: Path) -> None:

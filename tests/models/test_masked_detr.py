@@ -12,6 +12,7 @@ from torch import Tensor
 
 from edgekit.bundle.manifest import read_spec
 from edgekit.errors import BundleError, UsageError
+from edgekit.masks.statistics import refined_tokens
 from edgekit.metrics.macs import count_macs, executed_macs, layers_from_json, layers_to_json, total_macs
 from edgekit.models.backbone import IMAGENET_MEAN, IMAGENET_STD
 from edgekit.models.masked_detector import MaskedDetector
@@ -142,7 +143,10 @@ def test_a_spec_survives_json_and_old_ones_load() -> None:
         built = replace(spec(), detr=Detr(queries=7, token_share=share))
         document = json.loads(json.dumps(built.to_json()))
         assert DetectorSpec.from_json(document) == built == read_spec(document)
-    assert (built.kind, built.graphs) == ("detr", ("omg", "detector"))
+    assert built.kind == "detr"
+    assert built.graphs == ("omg", "backbone", "encoder_85", "encoder_170", "encoder_255", "encoder_340", "decoder")
+    assert built.sparse_graphs == ("omg", "backbone")
+    assert list(spec_at(spec(), height=128, width=128).encoders.values()) == [26, 52, 78, 103]
     assert built.token_maps == ((16, 16), (8, 8), (4, 4), (2, 2))
     assert spec_at(built, height=320, width=192).token_maps[-1] == (5, 3)
     assert spec_at(built, height=320, width=192).detr == built.detr
@@ -187,12 +191,18 @@ def test_masks_spare_the_backbone_and_shares_of_tokens_the_encoder() -> None:
     for name, places in {"value_proj": 340, "output_proj": 103, "sampling_offsets": 103}.items():
         layer = layers[f"detector.transformer.encoder.layers.0.self_attn.{name}"]
         assert layer.macs == places * 128 * (256 if name == "sampling_offsets" else 128)
-        assert (layer.rows, layer.columns) == (1, 1)
+        assert (layer.rows, layer.columns) == ((1, 1) if name == "value_proj" else (103, 1))
     attention = layers["detector.transformer.decoder.layers.0.self_attn"]
     assert attention.macs == 100 * (4 * 128 * 128 + 2 * 100 * 128)
     backbone = [layer for layer in sparse if ".backbone." in layer.name]
     assert executed_macs(backbone, mask, omg=False) < 0.4 * sum(layer.macs for layer in backbone)
-    rest = [layer for layer in sparse if ".transformer." in layer.name]
+    rest = [layer for layer in sparse if ".transformer." in layer.name and layer.graph == "detector"]
     assert executed_macs(rest, mask, omg=False) == sum(layer.macs for layer in rest)
+    encoder = sum(layer.macs for layer in sparse if layer.graph == "encoder")
+    seen = executed_macs(sparse, mask, omg=False) - executed_macs([*backbone, *rest], mask, omg=False)
+    projections = [layer for layer in sparse if layer.name.startswith("detector.input_proj.")]
+    left = refined_tokens(spec(), mask)
+    assert 0 < left < 103
+    assert seen == encoder // 103 * left + executed_macs(projections, mask, omg=False)
     assert executed_macs(sparse, np.zeros_like(mask), omg=False) == 0
     assert total_macs(sparse, "detector") < total_macs(dense, "detector")

@@ -13,7 +13,7 @@ from edgekit.models.frozen_batch_norm import FrozenBatchNorm2d  # noqa: E402
 from edgekit.models.masking import MaskPyramid  # noqa: E402
 from edgekit.models.static_attention import StaticAttention, StaticSelfAttention  # noqa: E402
 from edgekit.models.static_detr import StaticDetr, level_shapes  # noqa: E402
-from edgekit.models.token_scoring import token_budget  # noqa: E402
+from edgekit.spec import token_budget  # noqa: E402
 
 SHAPES = ((5, 7), (3, 1), (1, 4), (1, 1))
 """Also maps of one row, one column and one cell, where there is no neighbour."""
