@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit.backends import load_engine
-from edgekit.errors import EdgekitError, EngineError, UsageError
+from edgekit.errors import EdgekitError, EngineError
 from edgekit.exporters import CONVERTERS, SUFFIXES
 from edgekit.exporters.conversion import Precision
 from edgekit.exporters.dependencies import load
+from edgekit.profiling.detr_subjects import Subject
 from edgekit.profiling.interleaved import interleave
 from edgekit.profiling.latency import summarise
 from edgekit.profiling.machine import describe_machine
@@ -48,48 +49,38 @@ class Network:
 
 
 def measure_detr(
-    variant: str,
+    subject: Subject,
     *,
-    height: int,
-    width: int,
     shares: Sequence[float],
     engines: Sequence[str],
     threads: int,
     iterations: int,
-    classes: int = 91,
     precision: Precision = "fp32",
 ) -> dict[str, Any]:
-    """Make networks of random weights that differ in their share alone, convert and time them.
+    """Make networks that differ in their share alone, convert and time them.
 
     Args:
-        variant: a key of :data:`edgekit.models.detr_variants.VARIANTS`.
-        height: of the picture in pixels.
-        width: likewise.
+        subject: what they are made from (:mod:`edgekit.profiling.detr_subjects`).
         shares: of tokens, above 0 to 1; a dense network is always added.
         engines: of :data:`FORMATS`.
         threads: CPU threads of each engine.
         iterations: runs that count, taken in turns by all networks of an engine.
-        classes: that the network tells apart.
         precision: fp32 or fp16.
 
     Returns:
         ``machine``, ``model``, ``input`` and ``rows``: engine, share (``None`` is dense), tokens that are refined, and
         of the whole network and of its encoder with its scoring network alone GMACs, least and median milliseconds,
-        and the ratio of the least to that of the dense network in the same engine.
+        and the ratio of the least to that of the dense network in the same engine; and ``ap50`` (0..1) where the
+        subject can measure it.
 
     Raises:
         EngineError: no engine could run any of them.
         MissingDependencyError: torch is not installed.
-        UsageError: there is no such variant.
     """
-    from edgekit.models.detr_variants import VARIANTS
-
-    if variant not in VARIANTS:
-        raise UsageError(f"no DETR is called {variant!r}; there are: {', '.join(VARIANTS)}")
     torch = load("torch", package="torch", purpose="make a DETR of random weights")
     torch.set_num_threads(threads)
     wanted = (None, *sorted(set(shares)))
-    networks = [_network(variant, share, height=height, width=width, classes=classes) for share in wanted]
+    networks = [_network(subject, share) for share in wanted]
     rows: list[dict[str, Any]] = []
     for engine in engines:
         try:
@@ -102,24 +93,25 @@ def measure_detr(
             f"a DETR could be run by none of {', '.join(engines)}; the warnings say why.\n"
             "See what works with: edgekit doctor"
         )
+    if subject.ap50 is not None:
+        accuracy = {share: round(subject.ap50(share), 4) for share in wanted}
+        rows = [{**row, "ap50": accuracy[row["share"]]} for row in rows]
+    sides = {"height": subject.height, "width": subject.width}
     return {
         "machine": describe_machine().to_json(),
-        "model": {"variant": variant, "classes": classes, "precision": precision},
-        "input": {"height": height, "width": width, "tokens": networks[0].static.positions.shape[0]},
+        "model": {"variant": subject.name, "classes": subject.classes, "precision": precision, **subject.remarks},
+        "input": {**sides, "tokens": networks[0].static.positions.shape[0]},
         "threads": threads,
         "rows": rows,
     }
 
 
-def _network(variant: str, share: float | None, *, height: int, width: int, classes: int) -> Network:
-    torch = load("torch", package="torch", purpose="make a DETR of random weights")
-    from edgekit.models.detr_variants import VARIANTS
-    from edgekit.models.sparse_detr import SparseDetr
+def _network(subject: Subject, share: float | None) -> Network:
+    torch = load("torch", package="torch", purpose="run a DETR")
     from edgekit.models.static_detr import StaticDetr
 
-    torch.manual_seed(0)
-    info = VARIANTS[variant]
-    model = SparseDetr(info.backbone(), classes=classes, size=info.size, share=share, encoder_heads=False).eval()
+    height, width = subject.height, subject.width
+    model = subject.network(share)
     gmacs = _gmacs(model, height=height, width=width)
     static = StaticDetr(model, height=height, width=width).eval()
     image, tokens = torch.randn(1, 3, height, width), torch.randn(static.positions.shape)
@@ -194,12 +186,14 @@ def _call(
 def detr_lines(document: dict[str, Any]) -> list[str]:
     """A table of what :func:`measure_detr` gave."""
     size, model = document["input"], document["model"]
+    measured = "ap50" in document["rows"][0]
     lines = [
         f"{document['machine']['cpu']}, threads: {document['threads']}",
         f"{model['variant']}, {model['precision']}, {size['height']}x{size['width']}: {size['tokens']} tokens",
-        "",
+        f"AP50 on {model['images']} pictures of {model['data']}, without a mask" if measured else "",
         f"{'':<12}{'share':>6}{'tokens':>8}"
         + "".join(f"{'GMAC':>9}{'ms':>9}{'median':>9}{'to dense':>10}" for _ in PARTS)
+        + ("   AP50" if measured else "")
         + "   (whole, then its encoder)",
     ]
     for row in document["rows"]:
@@ -209,7 +203,8 @@ def detr_lines(document: dict[str, Any]) -> list[str]:
             f"{row[part]['to_dense']:>10.2f}"
             for part in PARTS
         )
-        lines.append(f"{row['engine']:<12}{share:>6}{row['tokens']:>8}{parts}")
+        accuracy = f"{row['ap50']:>7.3f}" if measured else ""
+        lines.append(f"{row['engine']:<12}{share:>6}{row['tokens']:>8}{parts}{accuracy}")
     return lines
 
 
