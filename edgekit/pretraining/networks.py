@@ -92,8 +92,8 @@ class Learner(nn.Module):
 
 
 def unit(rows: Tensor) -> Tensor:
-    """[R, D] -> rows of length 1, in float32."""
-    return nn.functional.normalize(rows.float(), dim=1)
+    """[R, D] -> rows of length 1, at least in float32."""
+    return nn.functional.normalize(rows.to(torch.promote_types(rows.dtype, torch.float32)), dim=1)
 
 
 def distance(predictions: Tensor, targets: Tensor) -> Tensor:

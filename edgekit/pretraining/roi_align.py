@@ -42,7 +42,7 @@ def roi_align(
     if len(boxes) == 0:
         return features.new_zeros(0, channels, bins, bins) + features.sum() * 0
     # Places need more digits than the features of mixed precision have.
-    places = boxes[:, 1:].float() * scale - (0.5 if aligned else 0.0)
+    places = boxes[:, 1:].to(torch.promote_types(features.dtype, torch.float32)) * scale - (0.5 if aligned else 0.0)
     least = 0.0 if aligned else 1.0
     rows = _axis_weights(places[:, 1], places[:, 3], cells=height, bins=bins, samples=samples, least=least)
     columns = _axis_weights(places[:, 0], places[:, 2], cells=width, bins=bins, samples=samples, least=least)

@@ -60,7 +60,7 @@ def step_losses(learner: Learner, batch: ViewBatch, *, boxes: bool) -> PretrainL
         "pairs": float(pairs),
     }
     if learner.probe is not None:
-        probe_loss, accuracy = probe_losses(learner.probe(pooled.detach().float()), batch.labels.repeat(2))
+        probe_loss, accuracy = probe_losses(learner.probe(pooled.detach()), batch.labels.repeat(2))
         logged |= {"probe_loss": float(sum_over_processes(probe_loss)), "probe_accuracy": accuracy}
         total = total + probe_loss
     return PretrainLosses(total=total, logged=logged)
