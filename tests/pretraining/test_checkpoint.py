@@ -52,8 +52,9 @@ def test_a_resnet_is_written_as_published(resnet: Learner, tmp_path: Path) -> No
     write_torch_file(tmp_path / "a.pth", {"format": FORMAT, "epoch": 1, **weights})
     frozen = ResNet()
     load_scrl_resnet(frozen, tmp_path / "a.pth")
+    trained = resnet.online.encoder.state_dict()
     for name, value in frozen.state_dict().items():
-        assert torch.equal(value, resnet.online.encoder.state_dict()[name]), name
+        assert torch.equal(value, trained[name]), name
 
 
 def test_a_published_file_is_taken(resnet: Learner) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -49,12 +50,14 @@ def sample_by_sample(
 
 
 def integral(surface: np.ndarray, left: float, top: float, right: float, bottom: float) -> np.ndarray:
-    """[C]: the exact mean of the bilinear surface over a box. Between grid lines it is linear along each axis, where the
-    middle of a piece is its mean."""
+    """[C]: the exact mean of the bilinear surface over a box.
+
+    Between grid lines it is linear along each axis, so that the middle of a piece is its mean.
+    """
 
     def pieces(low: float, high: float) -> list[tuple[float, float]]:
         cuts = [low, *range(math.floor(low) + 1, math.ceil(high)), high]
-        return list(zip(cuts[:-1], cuts[1:], strict=True))
+        return list(itertools.pairwise(cuts))
 
     total = np.zeros(len(surface))
     for y0, y1 in pieces(top, bottom):
