@@ -84,7 +84,7 @@ class PretrainConfig:
     target_momentum: float = 0.97
     """Of the target network at the start, for 200 epochs; .996 for 1000."""
 
-    probe_rate: float = 5e-4
+    probe_rate: float = 2e-3
     """Learning rate of the linear probe (Adam), for pictures that have classes; constant. Adam, because the length of
     pooled features differs tenfold between backbones and in the course of a run: with SGD some diverge."""
 
