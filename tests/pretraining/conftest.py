@@ -25,10 +25,10 @@ def draw(path: Path, rng: np.random.Generator, *, disc: bool) -> None:
 
 @pytest.fixture(scope="session")
 def drawings(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``train/`` and ``val/`` with the folders box and disc: 12 and 4 pictures in each."""
+    """``train/`` and ``val/`` with the folders box and disc, of 12 pictures each."""
     root = tmp_path_factory.mktemp("drawings")
     rng = np.random.default_rng(7)
-    for split, count in (("train", 12), ("val", 4)):
+    for split, count in (("train", 12), ("val", 12)):
         for index in range(count):
             for name in ("box", "disc"):
                 draw(root / split / name / f"{index}.png", rng, disc=name == "disc")

@@ -28,7 +28,7 @@ def picture(path: Path, level: int = 100, *, height: int = 40, width: int = 50) 
 
 def test_folders_are_classes(drawings: Path, tmp_path: Path) -> None:
     training, validation = open_pictures([drawings], tmp_path, interval_s=1.0)
-    assert (len(training.items), len(validation.items)) == (24, 8)
+    assert (len(training.items), len(validation.items)) == (24, 24)
     assert training.classes == validation.classes == ("box", "disc")
     assert training.name == drawings.name
     for one in (training, validation):
@@ -125,7 +125,7 @@ def test_sources_come_together(drawings: Path, tmp_path: Path, make_video: MakeV
     assert len(training.items) == 24 + 2 + 1 + 1
     assert training.classes == ("box", "disc")
     assert [item.label for item in training.items[24:]] == [-1] * 4
-    assert len(validation.items) == 8
+    assert len(validation.items) == 24
     assert training.name == f"{drawings.name}, street.avi, loose, *.png"
 
 
