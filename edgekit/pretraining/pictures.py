@@ -75,7 +75,7 @@ class Pictures:
     def digest(self) -> str:
         """Names their order and classes: of two sets with the same digest, sample k is the same picture."""
         # Names below the last two folders: data may move, but train/cat/1.jpg is not val/cat/1.jpg.
-        text = "\n".join(f"{'/'.join(item.path.parts[-3:])} {item.label}" for item in self.items)
+        text = "\n".join(f"{'/'.join(item.path.absolute().parts[-3:])} {item.label}" for item in self.items)
         return hashlib.blake2b("\n".join([*self.classes, text]).encode(), digest_size=16).hexdigest()
 
 

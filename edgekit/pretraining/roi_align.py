@@ -36,17 +36,25 @@ def roi_align(
         aligned: pixel centres at +.5 on the map, as later detectors have it; otherwise boxes are at least a cell wide
             and high, as published.
 
-    Samples further than a cell outside the map are zero, nearer ones take the border's value.
+    Samples further than a cell outside the map are zero, nearer ones take the border's value. Under mixed precision the
+    result is float32 all the same.
     """
-    batch, channels, height, width = (int(side) for side in features.shape)
+    channels = features.shape[1]
+    # Places and their weights need more digits than mixed precision has.
+    features = features.to(torch.promote_types(features.dtype, torch.float32))
     if len(boxes) == 0:
         return features.new_zeros(0, channels, bins, bins) + features.sum() * 0
-    # Places need more digits than the features of mixed precision have.
-    places = boxes[:, 1:].to(torch.promote_types(features.dtype, torch.float32)) * scale - (0.5 if aligned else 0.0)
+    with torch.autocast(features.device.type, enabled=False):
+        return _aligned(features, boxes, scale=scale, bins=bins, samples=samples, aligned=aligned)
+
+
+def _aligned(features: Tensor, boxes: Tensor, *, scale: float, bins: int, samples: int, aligned: bool) -> Tensor:
+    batch, channels, height, width = (int(side) for side in features.shape)
+    places = boxes[:, 1:].to(features.dtype) * scale - (0.5 if aligned else 0.0)
     least = 0.0 if aligned else 1.0
     rows = _axis_weights(places[:, 1], places[:, 3], cells=height, bins=bins, samples=samples, least=least)
     columns = _axis_weights(places[:, 0], places[:, 2], cells=width, bins=bins, samples=samples, least=least)
-    weights = torch.einsum("rph,rqw->rpqhw", rows, columns).to(features.dtype)  # [R, P, P, H, W]
+    weights = torch.einsum("rph,rqw->rpqhw", rows, columns)  # [R, P, P, H, W]
     picture = boxes[:, 0].long()
     # One product a picture: boxes sorted by picture, each in a place of its own there, the rest of the places zero.
     order = torch.argsort(picture, stable=True)

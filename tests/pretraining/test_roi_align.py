@@ -137,3 +137,14 @@ def test_the_order_of_boxes_is_kept() -> None:
     features = torch.arange(4.0)[:, None, None, None].expand(4, 1, 3, 3)
     boxes = torch.tensor([[index, 0.0, 0, 64, 64] for index in (2, 0, 3, 0, 1, 2)])
     assert roi_align(features, boxes, scale=1 / 32).flatten().tolist() == [2, 0, 3, 0, 1, 2]
+
+
+def test_mixed_precision_does_not_move_boxes() -> None:
+    torch.manual_seed(2)
+    features = torch.randn(2, 4, 7, 7).bfloat16()
+    boxes = torch.tensor([[0, 3.3, 41.7, 100.1, 219.9], [1, 60.5, 10.2, 199.3, 64.8]])
+    wanted = roi_align(features.float(), boxes, scale=1 / 32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = roi_align(features, boxes, scale=1 / 32)
+    assert got.dtype == torch.float32
+    assert torch.equal(got, wanted)
