@@ -29,6 +29,7 @@ from edgekit.programs import find_folder
 
 VERBS = {
     "train": ("training", "Train a detector and its objectness mask on a data set."),
+    "pretrain": ("training", "Teach a backbone to see, from pictures without labels."),
     "val": ("training", "Measure accuracy, mask recall and executed MACs of a checkpoint or bundle."),
     "export": ("export", "Convert a checkpoint into a bundle for one board, behind an accuracy gate."),
     "verify": ("export", "Does a bundle still give its golden output, or its checkpoint's on any footage?"),

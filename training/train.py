@@ -32,9 +32,9 @@ from edgekit.cli import Program
     default="default",
     show_default=True,
     metavar="FILE|default|none",
-    help="Start from a checkpoint .pt, an ImageNet MobileNetV2 .tflite, a published PVANet .caffemodel, a published "
-    "Sparse DETR or ResNet-50 .pth, the shipped detector (other models take its mask network, DETRs on MobileNetV2 its "
-    "trunk too), or random weights.",
+    help="Start from a checkpoint .pt, pretrained.pth of `edgekit pretrain`, an ImageNet MobileNetV2 .tflite, a "
+    "published PVANet .caffemodel, a published Sparse DETR or ResNet-50 .pth, the shipped detector (other models take "
+    "its mask network, DETRs on MobileNetV2 its trunk too), or random weights.",
 )
 @click.option("--resume", is_flag=True, help="Go on from OUTPUT/last.pt, exactly where it was saved.")
 @click.option("--epochs", type=int, help="Passes over the training pictures.")
@@ -65,6 +65,11 @@ from edgekit.cli import Program
     "--teacher",
     metavar="FILE.param",
     help="A YOLOX in ncnn's format; both networks learn to predict its features, which helps when pictures are few.",
+)
+@click.option(
+    "--label-share",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Share of the training pictures to learn from, e.g. 0.1; the seed says which.",
 )
 @click.option("--footage", metavar="DIR", help="Labelled frames of fixed cameras, shown among the pictures of --data.")
 @click.option("--cutouts", metavar="DIR", help="A COCO data set with outlines; its objects are pasted into --footage.")

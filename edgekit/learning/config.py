@@ -6,14 +6,14 @@ configuration is saved beside the checkpoints and inside them.
 
 from __future__ import annotations
 
-import tomllib
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgekit.errors import UsageError
+from edgekit.learning.recipe_file import check_entries, read_recipe
 
 PARTS = ("both", "omg", "detector", "head")
 SCHEDULES = ("cosine", "steps", "plateau", "plateau-loss")
@@ -172,6 +172,10 @@ class TrainConfig:
     footage_share: float = 0.25
     """Share of the pictures that are scenes of the footage."""
 
+    label_share: float = 1.0
+    """Share of the training pictures whose labels are used, above 0 to 1; the seed says which. The others are not seen:
+    what a pretraining of their pixels is worth shows when labels are few."""
+
     cutouts: str = ""
     """A data set in COCO's form with outlines, whose persons and vehicles are pasted into the footage."""
 
@@ -201,6 +205,8 @@ class TrainConfig:
         for name in ("augmentation", "mosaic", "sparse_scenes", "footage_share", "opinion_weight", "token_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
+        if not 0 < self.label_share <= 1:
+            raise UsageError(f"label_share must be above 0 and at most 1, got {self.label_share}")
         if bool(self.footage) != bool(self.cutouts):
             raise UsageError("footage and cutouts go together: frames of fixed cameras, and objects to paste into them")
         choices = {
@@ -249,40 +255,16 @@ def load_config(recipe: Path | None, overrides: dict[str, Any]) -> TrainConfig:
     Raises:
         UsageError: the recipe is missing, is not TOML or has an unknown entry or a value of the wrong type.
     """
-    values: dict[str, Any] = {}
-    if recipe is not None:
-        try:
-            values = tomllib.loads(recipe.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise UsageError(f"recipe {recipe} cannot be read: {error.strerror}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise UsageError(f"recipe {recipe} is not valid TOML: {error}") from error
-    values |= {name: value for name, value in overrides.items() if value is not None}
-    return config_from_json(values, where=str(recipe or "the command line"))
+    return config_from_json(read_recipe(recipe, overrides), where=str(recipe or "the command line"))
 
 
 def config_from_json(values: dict[str, Any], *, where: str) -> TrainConfig:
     """A checked configuration from plain values; ``where`` names them in messages."""
-    known = {field.name: field for field in fields(TrainConfig)}
-    unknown = sorted(values.keys() - known.keys())
-    if unknown:
-        raise UsageError(f"{where} has no meaning for {', '.join(unknown)}; known entries: {', '.join(known)}")
     default = TrainConfig()
-    checked: dict[str, Any] = {}
-    for name, value in values.items():
-        expected = type(getattr(default, name))
-        if name == "sizes":
-            try:
-                value = tuple((float(start), int(size)) for start, size in value)
-            except (TypeError, ValueError) as error:
-                raise UsageError(f"{where}: sizes must be pairs [share, size], got {value!r}") from error
-        elif expected is tuple:
-            if not isinstance(value, list | tuple) or not all(type(entry) is int for entry in value):
-                raise UsageError(f"{where}: {name} must be a list of whole numbers, got {value!r}")
-            value = tuple(value)
-        elif expected is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        elif type(value) is not expected:
-            raise UsageError(f"{where}: {name} must be {expected.__name__}, got {value!r}")
-        checked[name] = value
+    checked = check_entries(default, {name: value for name, value in values.items() if name != "sizes"}, where=where)
+    if "sizes" in values:
+        try:
+            checked["sizes"] = tuple((float(start), int(size)) for start, size in values["sizes"])
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"{where}: sizes must be pairs [share, size], got {values['sizes']!r}") from error
     return replace(default, **checked)

@@ -16,8 +16,23 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from edgekit.errors import UsageError
+
 PATIENCE = timedelta(hours=3)
 """The other processes wait for the first one's evaluation; on a slow machine and a large set that takes long."""
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that ``--device NAME`` means to this process: ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        UsageError: there is no GPU.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: PyTorch sees no GPU here. Train on the CPU with --device cpu.")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name, local_rank()) if name == "cuda" else torch.device(name)
 
 
 def start(device: torch.device) -> None:

@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,9 +30,11 @@ AFTER_LOSSES = ("learning_rate", "seconds", "ap50", "map", "ap50_mask_off", "map
 class Journal:
     """The talking side of a run; silent in every process but the first."""
 
-    def __init__(self, output: Path, *, talks: bool, losses: tuple[str, ...]) -> None:
-        """``losses`` are the names under which the parts of the loss come, and are logged."""
-        self.output, self.talks, self.losses = output, talks, losses
+    def __init__(
+        self, output: Path, *, talks: bool, losses: tuple[str, ...], after: tuple[str, ...] = AFTER_LOSSES
+    ) -> None:
+        """``losses`` are the names under which the parts of the loss come, and are logged; ``after``, later columns."""
+        self.output, self.talks, self.losses, self.after = output, talks, losses, after
         self.path = output / "log.csv"
         self.rows: list[dict[str, Any]] = []
         self.sums: dict[str, float] = {}
@@ -73,8 +76,13 @@ class Journal:
 
     def step(self, losses: Losses, rate: float, *, step: int) -> None:
         """Add one step to the epoch's means."""
-        for name, value in {**losses.parts, **losses.watched}.items():
-            self.sums[name] = self.sums.get(name, 0.0) + float(value.detach())
+        values = {name: float(value.detach()) for name, value in {**losses.parts, **losses.watched}.items()}
+        self.add(values, rate, step=step)
+
+    def add(self, values: Mapping[str, float], rate: float, *, step: int) -> None:
+        """Add one step's ``values`` to the epoch's means."""
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
         self.sums["steps"] = self.sums.get("steps", 0) + 1
         self.sums["learning_rate"] = rate
         if self._bar is not None:
@@ -89,7 +97,7 @@ class Journal:
         row["seconds"] = round(time.monotonic() - self._epoch_started, 1)
         self.rows.append(row)
         self.sums = {}
-        self._write()
+        self.write()
         if self.talks:
             losses = " ".join(f"{name} {row[name]:.3f}" for name in self.losses)
             log.info("epoch %d at %s px: %s, %.0f s", epoch, self.size, losses, row["seconds"])
@@ -101,7 +109,7 @@ class Journal:
             self.rows[-1] |= {
                 name: round(value, 4) if isinstance(value, float) else value for name, value in scores.items()
             }
-        self._write()
+        self.write()
         masks = f"mask recall {scores['mask_recall']:.3f} at {scores['active_share']:.0%} active"
         if metrics is not None:
             masks = f"AP50 {scores['ap50']:.3f} (mask off {scores['ap50_mask_off']:.3f}), {masks}"
@@ -127,14 +135,15 @@ class Journal:
 
             draw_attention(model, dataset, self.output / "attention.png")
 
-    def _write(self) -> None:
+    def write(self) -> None:
+        """Replace the log by what is known now."""
         if not self.talks:
             return
         temporary = self.path.with_name(".log.csv.tmp")
         try:
             self.output.mkdir(parents=True, exist_ok=True)
             with temporary.open("w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, (*BEFORE_LOSSES, *self.losses, *AFTER_LOSSES))
+                writer = csv.DictWriter(file, (*BEFORE_LOSSES, *self.losses, *self.after))
                 writer.writeheader()
                 writer.writerows(self.rows)
             temporary.replace(self.path)

@@ -33,6 +33,7 @@ from edgekit.learning.hints import FeatureHints
 from edgekit.learning.journal import Journal
 from edgekit.learning.optimiser import TRUNK, build_optimiser, freeze, set_learning_rate, training_mode
 from edgekit.learning.plateau import LossPlateau
+from edgekit.learning.recipe_file import Resolved
 from edgekit.learning.step import Losses, loss_names, step_losses
 from edgekit.learning.validation import THRESHOLDS, ThresholdChoice, choose_mask_threshold, evaluate_model
 from edgekit.models.anchors import anchor_boxes
@@ -373,7 +374,7 @@ def _amp_type(config: TrainConfig, device: torch.device) -> torch.dtype | None:
     return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
 
-def save_config(config: TrainConfig, output: Path) -> None:
+def save_config(config: Resolved, output: Path) -> None:
     """Write the resolved configuration beside the checkpoints."""
     try:
         output.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,6 +21,7 @@ from edgekit.learning.batches import collate, normalise
 from edgekit.learning.config import TrainConfig, config_from_json
 from edgekit.learning.hints import FeatureHints
 from edgekit.learning.optimiser import HEAD, OMG, TRUNK
+from edgekit.learning.pretrained import pretraining_note
 from edgekit.learning.run import TrainingRun, save_config
 from edgekit.learning.starting import fill, starting_weights
 from edgekit.models.checkpoint import Checkpoint, load_checkpoint
@@ -65,7 +67,7 @@ def open_run(
     find_model(config.model)
     if threads:
         torch.set_num_threads(threads)
-    place = _device(device)
+    place = distributed.choose_device(device)
     if place.type == "cpu":
         keep_freed_memory()
     distributed.start(place)
@@ -79,7 +81,7 @@ def open_run(
     earlier = load_checkpoint(last) if resume else None
     if earlier is not None:
         config = config_from_json(earlier.config, where=str(last))
-    training = _limited(open_dataset(data, "train"), limit)
+    training = labelled_share(_limited(open_dataset(data, "train"), limit), config.label_share, seed=config.seed)
     validation = _limited(open_dataset(data, "val", classes=training.classes), limit)
     torch.manual_seed(config.seed)
     footage = _footage(training, config)
@@ -134,7 +136,7 @@ def _provenance(
     started: frozenset[str],
 ) -> dict[str, str]:
     """What a model card says; a checkpoint to start from passes on where it came from itself."""
-    weights, teachers = "random" if start is None else start.name, []
+    weights, teachers = "random" if start is None else start.name + pretraining_note(start), []
     if source is not None:
         earlier = source.provenance
         history = f"(trained on {earlier.get('training_data')}, from {earlier.get('starting_weights')})"
@@ -189,16 +191,18 @@ def _hints(
     return hints.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
-def _device(name: str) -> torch.device:
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda: PyTorch sees no GPU here. Train on the CPU with --device cpu.")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name, distributed.local_rank()) if name == "cuda" else torch.device(name)
-
-
 def _limited(dataset: DetectionDataset, limit: int | None) -> DetectionDataset:
     return dataset if limit is None else replace(dataset, samples=tuple(islice(dataset.samples, limit)))
+
+
+def labelled_share(dataset: DetectionDataset, share: float, *, seed: int) -> DetectionDataset:
+    """``share`` (above 0 to 1) of the pictures with their labels, at least one; ``seed`` says which, in their order."""
+    if share >= 1:
+        return dataset
+    count = max(1, round(share * len(dataset)))
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(dataset))[:count])
+    samples = tuple(dataset.samples[index] for index in chosen)
+    return replace(dataset, samples=samples, name=f"{dataset.name} ({count} of {len(dataset)} pictures)")
 
 
 def _statistics_batches(model: MaskedDetector, training: DetectionDataset, config: TrainConfig) -> list[Tensor]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from edgekit.errors import CheckpointError, UsageError
 from edgekit.learning import distributed
 from edgekit.learning.optimiser import HEAD, OMG, TRUNK
+from edgekit.learning.pretrained import RESNET, fill_trunk, read_pretraining
 from edgekit.models.backbone_weights import load_scrl_resnet, load_torchvision_resnet
 from edgekit.models.caffe_weights import CaffeLayer, load_caffe, read_caffemodel
 from edgekit.models.checkpoint import Checkpoint, load_checkpoint
@@ -52,9 +53,9 @@ def starting_weights(text: str) -> Path | None:
     if not path.is_file():
         raise UsageError(
             f"--weights {text}: {path} does not exist.\n"
-            "Give a MobileNetV2 .tflite, a published PVANet .caffemodel, a published Sparse DETR or ResNet-50 .pth, a "
-            "checkpoint .pt, 'default' (the shipped detector, of which other models take the mask network, and those "
-            "on MobileNetV2 the trunk too) or 'none' (random weights)."
+            "Give a MobileNetV2 .tflite, a published PVANet .caffemodel, a published Sparse DETR or ResNet-50 .pth, "
+            "pretrained.pth of edgekit pretrain, a checkpoint .pt, 'default' (the shipped detector, of which other "
+            "models take the mask network, and those on MobileNetV2 the trunk too) or 'none' (random weights)."
         )
     return path
 
@@ -66,7 +67,8 @@ def fill(
 
     A checkpoint of a PVANet with a whole head is compressed on its way into a model whose head is in two halves.
     A published detector comes without a mask network; that of the shipped detector takes its place. A DETR on
-    MobileNetV2 takes the trunk of a MobileNetV2-SSDLite.
+    MobileNetV2 takes the trunk of a MobileNetV2-SSDLite. A pretraining without labels fills the trunk, and where that
+    is a MobileNetV2 the mask network too.
 
     Args:
         model: freshly initialised.
@@ -82,19 +84,24 @@ def fill(
         UsageError: it is of a kind that this model cannot start from.
     """
     source, fitted = None, set[str]()
+    pretraining = read_pretraining(path) if path is not None else None
     if path is None:
         pass
-    elif path.suffix == ".pt":
+    elif pretraining is not None and pretraining.backbone != RESNET:
+        fitted, with_masks = fill_trunk(model, pretraining, pictures=pictures)
+        if with_masks:
+            return frozenset({OMG, TRUNK}), None
+        source = _shipped_masks(model)
+        fitted |= {name for name in model.state_dict() if name.startswith(PLACES[OMG])}
+    elif path.suffix == ".pt" and pretraining is None:
         source = load_checkpoint(path)
         if isinstance(source.model.detector, PVANet) and isinstance(model.detector, PVANet):
             _compress_alike(source.model.detector, model.detector)
         fitted = _load_fitting(model, _weights_for(model, source.model), where=path)
-    elif path.suffix in (".caffemodel", ".pth"):
+    elif path.suffix in (".caffemodel", ".pth") or pretraining is not None:
         fitted = _load_published(model, path) if path.suffix == ".caffemodel" else _load_published_detr(model, path)
-        source = load_checkpoint(default_checkpoint())
-        masks = {name: value for name, value in source.model.state_dict().items() if name.startswith(PLACES[OMG])}
-        model.load_state_dict({**model.state_dict(), **masks})
-        fitted |= masks.keys()
+        source = _shipped_masks(model)
+        fitted |= {name for name in model.state_dict() if name.startswith(PLACES[OMG])}
     elif model.spec.kind != "one_stage":
         published = ".caffemodel" if model.spec.kind == "two_stage" else ".pth"
         raise UsageError(f"{model.spec.model} starts from a published {published} or a checkpoint .pt, not from {path}")
@@ -111,6 +118,14 @@ def fill(
     if TRUNK not in started and distributed.rank() == 0:
         log.warning("the detector starts from random weights, which needs far more data and time than --weights")
     return frozenset(started), source
+
+
+def _shipped_masks(model: MaskedDetector) -> Checkpoint:
+    """Give ``model`` the mask network of the shipped detector, which is returned."""
+    source = load_checkpoint(default_checkpoint())
+    masks = {name: value for name, value in source.model.state_dict().items() if name.startswith(PLACES[OMG])}
+    model.load_state_dict({**model.state_dict(), **masks})
+    return source
 
 
 def _weights_for(model: MaskedDetector, source: MaskedDetector) -> dict[str, Tensor]:

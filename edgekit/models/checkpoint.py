@@ -6,16 +6,15 @@ one from a stranger runs no code. Files are written beside their final place and
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from edgekit.errors import CheckpointError, StorageError
+from edgekit.errors import CheckpointError
 from edgekit.models.masked_detector import MaskedDetector
-from edgekit.models.torch_file import read_torch_file
+from edgekit.models.torch_file import read_torch_file, write_torch_file
 from edgekit.spec import DetectorSpec
 
 FORMAT, VERSION = "edgekit-checkpoint", 1
@@ -70,20 +69,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, *, half: bool = False) -
     }
     if checkpoint.state is not None:
         document["state"] = checkpoint.state
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            torch.save(document, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except (OSError, RuntimeError) as error:
-        # torch.save reports a full disk as RuntimeError("... file write failed").
-        temporary.unlink(missing_ok=True)
-        raise StorageError(
-            f"checkpoint {path} could not be written: {error}\nIs the disk full? df -h shows it."
-        ) from error
+    write_torch_file(path, document)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -93,6 +79,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
         CheckpointError: missing, truncated, not a checkpoint, of a newer version, or with NaN weights.
     """
     document = read_torch_file(path)
+    if isinstance(document, dict) and "online_network_state_dict" in document:
+        raise CheckpointError(
+            f"{path} is a pretraining of a backbone, not a detector.\n"
+            f"Start one from it: edgekit train MODEL --weights {path} --data DIR"
+        )
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise CheckpointError(f"{path} is a PyTorch file, but not an edgekit checkpoint")
     if document.get("version") != VERSION:

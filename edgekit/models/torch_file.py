@@ -1,15 +1,19 @@
-"""Files that ``torch.save`` wrote, read with ``weights_only=True``: opening one from a stranger runs no code."""
+"""Files of ``torch.save``: read with ``weights_only=True``, so opening one from a stranger runs no code.
+
+They are written beside their final place and renamed, so a kill leaves the old one.
+"""
 
 from __future__ import annotations
 
 import argparse
+import os
 import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from edgekit.errors import CheckpointError
+from edgekit.errors import CheckpointError, StorageError
 
 
 def read_torch_file(path: Path) -> Any:
@@ -28,4 +32,26 @@ def read_torch_file(path: Path) -> Any:
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckpointError(
             f"{path} cannot be read as a checkpoint: {first_line}\nIs it truncated, or written by another program?"
+        ) from error
+
+
+def write_torch_file(path: Path, document: Any) -> None:
+    """Write ``document`` atomically; its folder is made.
+
+    Raises:
+        StorageError: disk full or no permission; what was at ``path`` is untouched.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            torch.save(document, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:
+        # torch.save reports a full disk as RuntimeError("... file write failed").
+        temporary.unlink(missing_ok=True)
+        raise StorageError(
+            f"checkpoint {path} could not be written: {error}\nIs the disk full? df -h shows it."
         ) from error

@@ -11,10 +11,12 @@ from edgekit.learning.config import TrainConfig, config_from_json, load_config
 from edgekit.models.registry import MODELS
 from edgekit.programs import find_folder
 
-RECIPES = sorted((find_folder("training") / "recipes").glob("*.toml"))
+RECIPES = sorted(
+    path for folder in (".", "few-labels") for path in (find_folder("training") / "recipes" / folder).glob("*.toml")
+)
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_every_shipped_recipe_loads_and_names_its_model(recipe: Path) -> None:
     config = load_config(recipe, {})
     assert config.model == recipe.stem
