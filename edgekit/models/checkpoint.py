@@ -70,6 +70,15 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, *, half: bool = False) -
     }
     if checkpoint.state is not None:
         document["state"] = checkpoint.state
+    write_torch_file(path, document)
+
+
+def write_torch_file(path: Path, document: dict[str, Any]) -> None:
+    """``torch.save`` beside the file's place, then into it.
+
+    Raises:
+        StorageError: disk full or no permission; what was at ``path`` is untouched.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
