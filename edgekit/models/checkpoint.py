@@ -6,6 +6,7 @@ one from a stranger runs no code. Files are written beside their final place and
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -89,7 +90,8 @@ def write_torch_file(path: Path, document: dict[str, Any]) -> None:
         temporary.replace(path)
     except (OSError, RuntimeError) as error:
         # torch.save reports a full disk as RuntimeError("... file write failed").
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the folder may be none
+            temporary.unlink(missing_ok=True)
         raise StorageError(
             f"checkpoint {path} could not be written: {error}\nIs the disk full? df -h shows it."
         ) from error

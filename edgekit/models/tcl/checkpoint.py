@@ -118,7 +118,8 @@ def _published(path: Path, weights: dict[str, Tensor], clip: Path | None) -> Tcl
     try:
         model.load_state_dict(masker, strict=False)
     except RuntimeError as error:
-        raise CheckpointError(f"{path} does not fit the published masker: {error}") from error
+        first = str(error).split("\n\t")[1]
+        raise CheckpointError(f"{path} does not fit the published masker: {first}") from error
     _require_finite(masker, path)
     provenance = {"training_data": "CC3M, CC12M (arXiv 2212.00785)", "starting_weights": clip.name}
     return TclCheckpoint(model=model.eval(), provenance=provenance)
