@@ -65,7 +65,7 @@ def open_run(
     find_model(config.model)
     if threads:
         torch.set_num_threads(threads)
-    place = _device(device)
+    place = choose_device(device)
     if place.type == "cpu":
         keep_freed_memory()
     distributed.start(place)
@@ -189,7 +189,8 @@ def _hints(
     return hints.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
-def _device(name: str) -> torch.device:
+def choose_device(name: str) -> torch.device:
+    """``auto``, ``cpu`` or ``cuda`` as a device; raises ``UsageError`` where there is no GPU."""
     if name == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: PyTorch sees no GPU here. Train on the CPU with --device cpu.")
     if name == "auto":

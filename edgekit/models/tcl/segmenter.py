@@ -141,6 +141,20 @@ class Segmenter:
         """RGB [H, W, 3] -> the index into ``names`` of each pixel, [H, W]."""
         return self.scores(image).argmax(dim=0).cpu().numpy()
 
+    def whole(self, image: NDArray[np.uint8]) -> int:
+        """RGB [H, W, 3] -> the index into ``names`` of what the picture as a whole is, the background aside.
+
+        That is the name whose sentences are nearest to the picture's own embedding: no mask takes part.
+        """
+        picture = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].to(self.texts.device).float()
+        side = self.model.spec.training_side
+        picture = F.interpolate(picture, size=(side, side), mode="bilinear", align_corners=False, antialias=True)
+        with torch.no_grad():
+            encoder = self.model.clip_image_encoder
+            embedding = encoder.pooled(encoder.features(self.model.normalise(picture)))
+        similarity = F.cosine_similarity(embedding, self.texts, dim=1)
+        return int(similarity.argmax()) + int(self.with_background)
+
     def _window_scores(self, picture: Tensor) -> Tensor:
         masks = masks_of(self.model, picture, self.texts, pamr=self.options.pamr, clip_share=self.options.clip_share)
         if not self.with_background:
