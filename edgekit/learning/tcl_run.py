@@ -52,13 +52,15 @@ class TclRun:
         self.config, self.output, self.device, self.provenance = config, output, device, provenance
         self.crops, self.validation, self.options = crops, validation, options
         self.model = model.to(device).train()
+        self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimiser = build_tcl_optimiser(self.model, config)
         self.step_number = 0
         self.best = -1.0
         self.scores: dict[str, Any] = {}
         self.journal = TclJournal(output, talks=distributed.rank() == 0)
         self._autocast = config.amp and device.type == "cuda" and torch.cuda.is_bf16_supported()
-        self._phase = ""
+        self._phase = config.phase_at(0)
+        self.model.phase(self._phase)
         self._saved_at = time.monotonic()
 
     def __enter__(self) -> TclRun:
@@ -98,7 +100,6 @@ class TclRun:
 
     def forward(self, batch: PairBatch) -> dict[str, Tensor]:
         """The losses of a batch in this step's phase."""
-        self._enter_phase(self.config.phase_at(self.step_number))
         place = (self.config.seed, self.step_number, distributed.rank())
         torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
         matches = find_matches(batch.tokens, batch.captions)
@@ -130,6 +131,7 @@ class TclRun:
         self.optimiser.step()
         self.step_number += 1
         self.journal.step(losses, rate=rate, phase=self._phase)
+        self._enter_phase(self.config.phase_at(self.step_number))
         if self.step_number % self.config.log_every == 0 or self.step_number == self.config.total_steps:
             self.journal.write_row(self.step_number, total=self.config.total_steps)
         if time.monotonic() - self._saved_at > 60 * self.config.save_minutes:

@@ -102,8 +102,8 @@ VARIANTS: dict[str, TclSpec] = {
         TclSpec(
             name="tcl-mobilenetv2",
             text=TextSpec(width=128, layers=2, heads=4, context=32),
-            image=MobileSpec(channels=256),
-            embedding=256,
+            image=MobileSpec(channels=128),
+            embedding=128,
             quick_gelu=False,
             separable=True,
         ),
