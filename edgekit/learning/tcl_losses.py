@@ -96,8 +96,9 @@ def extended_info_nce(pooled: Tensor, texts: Tensor, scale: Temperature, matches
     """
     pooled, texts = (F.normalize(values, dim=-1, eps=COSINE_EPS) for values in (pooled, texts))
     by_picture = scale(torch.einsum("bnd,nd->bn", pooled, gather_with_gradient(texts)))
-    mine = pooled[:, matches.offset : matches.offset + len(texts)]  # [B, B, D], the rest are other processes' texts
-    by_text = scale(torch.einsum("nbd,bd->bn", gather_with_gradient(mine.contiguous()), texts))
+    # A text's similarities to all pictures, each under that text's mask, stand in the column of every process's rows.
+    columns = slice(matches.offset, matches.offset + len(texts))
+    by_text = gather_with_gradient(by_picture)[:, columns].T
     return (contrast(by_picture, matches.by_picture) + contrast(by_text, matches.by_text)) / 2
 
 

@@ -89,6 +89,14 @@ class Transformer(nn.Module):
     def __init__(self, width: int, layers: int, heads: int, *, quick_gelu: bool) -> None:
         super().__init__()
         self.resblocks = nn.ModuleList(Block(width, heads, quick_gelu=quick_gelu) for _ in range(layers))
+        for name, parameter in self.named_parameters():
+            # As CLIP starts, and no biases: they are the same for every text, and louder than its few tokens.
+            if name.endswith((".attn.out_proj.weight", ".mlp.c_proj.weight")):
+                nn.init.normal_(parameter, std=(2 * layers * width) ** -0.5)
+            elif name.endswith(".mlp.c_fc.weight"):
+                nn.init.normal_(parameter, std=(2 * width) ** -0.5)
+            elif name.endswith(".bias") and ".ln_" not in name:
+                nn.init.zeros_(parameter)
 
 
 class TextEncoder(nn.Module):
