@@ -16,8 +16,11 @@ from PIL import Image
 torch = pytest.importorskip("torch", reason="networks are PyTorch modules")
 pytest.importorskip("regex", reason="comes with the extra 'segment'")
 
-from edgekit.errors import CheckpointError, UsageError  # noqa: E402
+from edgekit.errors import CheckpointError, StorageError, UsageError  # noqa: E402
+from edgekit.learning import distributed  # noqa: E402
+from edgekit.learning.config_file import save_config_file  # noqa: E402
 from edgekit.learning.tcl_config import TclConfig  # noqa: E402
+from edgekit.learning.tcl_journal import TclJournal  # noqa: E402
 from edgekit.learning.tcl_losses import TCL_LOSSES  # noqa: E402
 from edgekit.learning.tcl_run import TclRun, build_tcl_optimiser  # noqa: E402
 from edgekit.learning.tcl_start import open_tcl_run, options_for  # noqa: E402
@@ -176,7 +179,7 @@ def test_vectors_and_biases_do_not_decay_scalars_do(tiny_tcl: ModuleType) -> Non
     assert all(names[id(value)].startswith(("masker.", "tcl")) for value in [*decayed["params"], *plain["params"]])
 
 
-def test_what_cannot_be_started(pictures: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_started(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(CheckpointError, match="nothing to resume"):
         start(pictures, tmp_path, config(), resume=True)
     with pytest.raises(UsageError, match="what should tiny start from"):
@@ -185,6 +188,10 @@ def test_what_cannot_be_started(pictures: Path, tmp_path: Path) -> None:
         start(pictures, tmp_path, config(batch_size=10))
     with pytest.raises(UsageError, match="no TCL model is called 'tiy'; did you mean 'tiny'"):
         start(pictures, tmp_path, config(model="tiy"))
+    with monkeypatch.context() as patch:
+        patch.setattr(distributed, "world_size", lambda: 3)
+        with pytest.raises(UsageError, match="batch size 4 cannot be divided over 3 processes"):
+            start(pictures, tmp_path, config())
     (tmp_path / "last.pt").write_bytes(b"x")
     with pytest.raises(UsageError, match="already holds a run; go on with --resume"):
         start(pictures, tmp_path, config())
@@ -224,6 +231,20 @@ def test_a_gradient_that_is_no_number_stops_the_run(pictures: Path, tmp_path: Pa
         losses = {name: value * float("nan") for name, value in run.forward(batch).items()}
         with pytest.raises(CheckpointError, match="training diverged at step 0: the gradient is NaN"):
             run.step(losses)
+
+
+def test_a_log_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    journal = TclJournal(tmp_path / "file", talks=True)
+    journal.step({"align": torch.tensor(1.0)}, rate=0.1, phase="align")
+    with pytest.raises(StorageError, match=r"the log .*log.csv cannot be written"):
+        journal.write_row(1, total=2)
+
+
+def test_a_folder_that_cannot_hold_the_configuration(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match=r"the output folder .*file cannot be written"):
+        save_config_file({"steps": 1}, tmp_path / "file")
 
 
 def test_small_models_have_options_of_their_own(tiny_tcl: ModuleType) -> None:

@@ -67,7 +67,10 @@ def _is_torchscript(path: Path) -> bool:
 
 
 def _archive(path: Path) -> Mapping[str, Tensor]:
-    """A TorchScript archive's weights; its program is read, but never run."""
+    """A TorchScript archive's weights.
+
+    Its program is not called; what TorchScript itself may run while it reads cannot be forbidden as with other files.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PyTorch discourages the format in which OpenAI published
