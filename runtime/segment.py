@@ -53,10 +53,9 @@ def main(
     """
     from edgekit.cameras.images import find_pictures, read_picture
     from edgekit.learning.start import choose_device
-    from edgekit.learning.tcl_start import options_for
     from edgekit.models.tcl.checkpoint import load_tcl
     from edgekit.models.tcl.prompts import parse_prompts
-    from edgekit.models.tcl.segmenter import BACKGROUND, Segmenter
+    from edgekit.models.tcl.segmenter import BACKGROUND, Segmenter, options_for
     from edgekit.models.tcl.tokenizer import Tokenizer
     from edgekit.models.torch_threads import use_threads
     from edgekit.sinks.label_map import colours, write_segments

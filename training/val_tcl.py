@@ -55,10 +55,9 @@ def main(
     than the background: that nearest to the picture's own embedding.
     """
     from edgekit.data.segmentation import open_segmentation
-    from edgekit.learning.tcl_start import options_for
     from edgekit.metrics.segmentation import evaluate_segmentation, evaluate_whole_pictures
     from edgekit.models.tcl.checkpoint import load_tcl
-    from edgekit.models.tcl.segmenter import Segmenter
+    from edgekit.models.tcl.segmenter import Segmenter, options_for
     from edgekit.models.tcl.tokenizer import Tokenizer
     from edgekit.models.torch_threads import use_threads
 

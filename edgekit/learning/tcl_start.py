@@ -23,17 +23,12 @@ from edgekit.models.tcl.checkpoint import load_tcl
 from edgekit.models.tcl.clip_weights import load_clip
 from edgekit.models.tcl.mobile import MobileImageEncoder
 from edgekit.models.tcl.model import TCL
-from edgekit.models.tcl.segmenter import SegmentOptions
+from edgekit.models.tcl.segmenter import options_for
 from edgekit.models.tcl.spec import VitSpec, find_variant
 from edgekit.models.tcl.tokenizer import Tokenizer
 
 STATISTICS_IMAGES = 128
 """Pictures on which batch norm statistics are measured."""
-
-SMALL_OPTIONS = SegmentOptions(
-    templates="photo", pamr=True, background=0.5, clip_share=0.0, short_side=224, long_side=448, window=448, stride=224
-)
-"""For a small model: the one sentence of its captions, pictures in the size that it learnt from, whole."""
 
 
 def open_tcl_run(
@@ -118,11 +113,6 @@ def open_tcl_run(
         run.resume()
         run.provenance = load_tcl(last).provenance
     return run
-
-
-def options_for(model: TCL) -> SegmentOptions:
-    """How pictures are segmented by ``model`` if nobody says otherwise: as published, or as suits a small one."""
-    return SegmentOptions() if isinstance(model.spec.image, VitSpec) else SMALL_OPTIONS
 
 
 def _check_batch(config: TclConfig, pairs: PairSet) -> None:

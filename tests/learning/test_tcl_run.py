@@ -23,10 +23,10 @@ from edgekit.learning.tcl_config import TclConfig  # noqa: E402
 from edgekit.learning.tcl_journal import TclJournal  # noqa: E402
 from edgekit.learning.tcl_losses import TCL_LOSSES  # noqa: E402
 from edgekit.learning.tcl_run import TclRun, build_tcl_optimiser  # noqa: E402
-from edgekit.learning.tcl_start import open_tcl_run, options_for  # noqa: E402
+from edgekit.learning.tcl_start import open_tcl_run  # noqa: E402
 from edgekit.models.tcl.checkpoint import TclCheckpoint, load_tcl, save_tcl  # noqa: E402
 from edgekit.models.tcl.model import TCL  # noqa: E402
-from edgekit.models.tcl.segmenter import SegmentOptions  # noqa: E402
+from edgekit.models.tcl.segmenter import SegmentOptions, options_for  # noqa: E402
 from edgekit.models.tcl.spec import CONTEXT, VARIANTS, VOCABULARY, TclSpec  # noqa: E402
 
 NAMES = ("bird", "dog", "car")

@@ -18,6 +18,7 @@ from edgekit.models.tcl.masker import cosine_map
 from edgekit.models.tcl.model import TCL
 from edgekit.models.tcl.pamr import refine
 from edgekit.models.tcl.prompts import embed_names
+from edgekit.models.tcl.spec import VitSpec
 from edgekit.models.tcl.tokenizer import Tokenizer
 from edgekit.models.tcl.windows import padding, scaled_size, slide
 
@@ -76,6 +77,17 @@ class SegmentOptions:
         if self.background is not None:
             return self.background
         return BACKGROUND_REFINED if self.pamr else BACKGROUND_PLAIN
+
+
+SMALL_OPTIONS = SegmentOptions(
+    templates="photo", pamr=True, background=0.5, clip_share=0.0, short_side=224, long_side=448, window=448, stride=224
+)
+"""For a small model: the one sentence of its captions, pictures in the size that it learnt from, whole."""
+
+
+def options_for(model: TCL) -> SegmentOptions:
+    """How pictures are segmented by ``model`` if nobody says otherwise: as published, or as suits a small one."""
+    return SegmentOptions() if isinstance(model.spec.image, VitSpec) else SMALL_OPTIONS
 
 
 @torch.no_grad()
