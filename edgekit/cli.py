@@ -38,6 +38,7 @@ VERBS = {
     "profile": ("runtime", "MACs per layer and latency percentiles per stage, for every engine present."),
     "bench": ("runtime", "Time the native engine beside every other one on this machine."),
     "doctor": ("runtime", "Say what works on this machine and how to mend what does not."),
+    "segment": ("runtime", "Colour pictures by any words: what is a person, a car, a red door."),
     "boards": ("runtime", "List the boards that export can target."),
     "models": ("runtime", "List the networks with their parameters and MACs."),
     "info": ("runtime", "Describe a bundle or a checkpoint."),
@@ -100,6 +101,28 @@ class Program(_Guarded):
 
 class ProgramGroup(Program, click.Group):
     """The class of the ``main`` of a program with sub-commands: ``@click.group(cls=ProgramGroup)``."""
+
+
+class ProgramWithParts(Program):
+    """A program some of whose first arguments name parts of it, with options of their own, in files beside it."""
+
+    def __init__(self, *args: Any, parts: dict[str, str], folder: str, **kwargs: Any) -> None:
+        """``parts``: first argument -> stem of the file in ``folder``."""
+        super().__init__(*args, **kwargs)
+        self.parts, self.folder = parts, folder
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """That of a part where one is named."""
+        if args and args[0] in self.parts:
+            part = load_program(self.parts[args[0]], folder=self.folder)
+            return part.make_context(f"{info_name} {args[0]}", args[1:], parent, **extra)
+        return super().make_context(info_name, args, parent, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run whatever the context is of."""
+        return super().invoke(ctx) if ctx.command is self else ctx.command.invoke(ctx)
 
 
 class Attempts(click.ParamType[float]):

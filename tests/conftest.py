@@ -53,6 +53,12 @@ def tiny_detr() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def tiny_tcl() -> ModuleType:
+    """``tests/tiny_tcl.py``: TCL models in miniature."""
+    return _beside("tiny_tcl")
+
+
+@pytest.fixture(scope="session")
 def tiny_yolox() -> ModuleType:
     """``tests/tiny_yolox.py``: writes a YOLOX in miniature as ncnn files."""
     return _beside("tiny_yolox")

@@ -117,7 +117,7 @@ def test_the_runtime_stays_light() -> None:
 
 def test_extras_are_named_after_goals() -> None:
     engines = {"tflite", "tensorflow", "openvino", "onnx"}
-    assert set(EXTRAS) == engines | {"train", "export", "camera", "demo", "mqtt", "view", "metrics", "test"}
+    assert set(EXTRAS) == engines | {"train", "segment", "export", "camera", "demo", "mqtt", "view", "metrics", "test"}
 
 
 def test_every_torch_is_capped() -> None:

@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from edgekit.cli import Program
+from edgekit.cli import ProgramWithParts
 
 
-@click.command("train", cls=Program)
+@click.command("train", cls=ProgramWithParts, parts={"tcl": "train_tcl"}, folder="training")
 @click.argument("model")
 @click.option(
     "--data",
@@ -98,7 +98,8 @@ def main(
 ) -> None:
     """Train MODEL (see `edgekit models`) on a data set.
 
-    The same command runs under torchrun with many processes and gives the same result.
+    The same command runs under torchrun with many processes and gives the same result. `edgekit train tcl --help`
+    explains how text-grounded segmentation is trained.
     """
     from edgekit.learning.config import load_config
     from edgekit.learning.distributed import rank

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli import Program, Share
+from edgekit.cli import ProgramWithParts, Share
 
 if TYPE_CHECKING:
     from edgekit.metrics.evaluation import Evaluation
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from edgekit.pipeline import Pipeline
 
 
-@click.command(cls=Program)
+@click.command("val", cls=ProgramWithParts, parts={"tcl": "val_tcl"}, folder="training")
 @click.argument("model", metavar="BUNDLE|CHECKPOINT|default")
 @click.option(
     "--data",

@@ -6,9 +6,7 @@ atomically; samples depend on (seed, epoch, index) alone; so a resumed run reach
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -24,10 +22,11 @@ from torch import Tensor
 from edgekit.data.datasets import DetectionDataset
 from edgekit.data.footage import Footage
 from edgekit.data.training_set import SampleKey, TrainingSet, batches_in_epoch, epoch_batches
-from edgekit.errors import CheckpointError, StorageError
+from edgekit.errors import CheckpointError
 from edgekit.learning import distributed
 from edgekit.learning.batches import Batch, load_batches
 from edgekit.learning.config import TrainConfig
+from edgekit.learning.config_file import save_config_file
 from edgekit.learning.ema import WeightAverage
 from edgekit.learning.hints import FeatureHints
 from edgekit.learning.journal import Journal
@@ -376,10 +375,4 @@ def _amp_type(config: TrainConfig, device: torch.device) -> torch.dtype | None:
 
 def save_config(config: Resolved, output: Path) -> None:
     """Write the resolved configuration beside the checkpoints."""
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        temporary = output / f".config.{os.getpid()}.tmp"
-        temporary.write_text(json.dumps(config.to_json(), indent=2) + "\n", encoding="utf-8")
-        temporary.replace(output / "config.json")
-    except OSError as error:
-        raise StorageError(f"the output folder {output} cannot be written: {error.strerror}") from error
+    save_config_file(config.to_json(), output)

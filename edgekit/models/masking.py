@@ -93,7 +93,6 @@ class ConvBNReLU6(nn.Sequential):
         assert bn.running_var is not None
         scale = bn.weight * torch.rsqrt(bn.running_var + bn.eps)
         shift = bn.bias - bn.running_mean * scale
-        output = F.conv2d(
-            features, conv.weight * scale[:, None, None, None], shift, conv.stride, conv.padding, groups=conv.groups
-        )
+        weight = conv.weight * scale[:, None, None, None]
+        output = F.conv2d(features, weight, shift, conv.stride, conv.padding, conv.dilation, conv.groups)
         return F.relu6(output, inplace=True) if hasattr(self, "act") else output

@@ -106,6 +106,13 @@ def start_from_mobilenetv2(trunk: MobileNetV2, omg: OMG, folded: list[FoldedLaye
     _measure_batch_norms(omg_layers, [lambda batch=batch: omg(batch) for batch in batches])
 
 
+def start_trunk_from_mobilenetv2(trunk: MobileNetV2, folded: list[FoldedLayer], images: Iterable[Tensor]) -> None:
+    """Load ``folded`` into a trunk that stands alone; arguments and errors as of :func:`start_from_mobilenetv2`."""
+    layers = _load_in_order(trunk, folded)
+    everything = MaskPyramid(None)
+    _measure_batch_norms(layers, [lambda batch=batch: trunk(batch, everything) for batch in images])
+
+
 def start_pyramid_from_mobilenetv2(
     pyramid: MobileNetV2Pyramid, folded: list[FoldedLayer], images: Iterable[Tensor]
 ) -> None:

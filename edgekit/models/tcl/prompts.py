@@ -1,0 +1,74 @@
+"""From names of things to text embeddings: each name in several sentences, whose embeddings are averaged."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from edgekit.errors import UsageError
+from edgekit.models.tcl.masker import COSINE_EPS
+from edgekit.models.tcl.model import TCL
+from edgekit.models.tcl.tokenizer import Tokenizer
+
+TEMPLATES: dict[str, tuple[str, ...]] = {
+    # The nine that TCL is evaluated with: CLIP's seven for ImageNet (its repository's Prompt_Engineering notebook)
+    # and two.
+    "custom": (
+        "itap of a {}.",
+        "a bad photo of a {}.",
+        "a origami {}.",
+        "a photo of the large {}.",
+        "a {} in a video game.",
+        "art of the {}.",
+        "a photo of the small {}.",
+        "a photo of many {}.",
+        "a photo of {}s.",
+    ),
+    "photo": ("a photo of a {}.",),
+    "none": ("{}",),
+}
+"""Sentences by the name that ``--templates`` takes; ``{}`` stands for the name of a thing."""
+
+MOST_ROWS = 1024
+"""Sentences that are encoded at once."""
+
+
+def sentences(name: str, templates: str) -> list[str]:
+    """``name`` in each sentence of the set called ``templates``; raises ``UsageError`` for an unknown set."""
+    if templates not in TEMPLATES:
+        raise UsageError(f"no set of templates is called {templates!r}; there are: {', '.join(TEMPLATES)}")
+    return [template.replace("{}", name) for template in TEMPLATES[templates]]
+
+
+def parse_prompts(text: str) -> tuple[str, ...]:
+    """Names separated by commas, e.g. ``person, red car``.
+
+    Raises:
+        UsageError: there is none, one is empty, or one comes twice.
+    """
+    names = tuple(name.strip() for name in text.split(","))
+    if "" in names:
+        raise UsageError(f"prompts are names separated by commas, e.g. 'person, car', got {text!r}")
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise UsageError(f"the prompt {twice[0]!r} comes twice in {text!r}; a pixel can belong to one of them only")
+    return names
+
+
+@torch.no_grad()
+def embed_names(model: TCL, tokenizer: Tokenizer, names: tuple[str, ...], *, templates: str) -> Tensor:
+    """[N, D] of length 1: of each name the mean over its sentences, of vectors that keep their own lengths.
+
+    Raises:
+        UsageError: a name is empty or too long, or the set of templates is unknown.
+    """
+    for name in names:
+        tokenizer.rows([name], context=model.spec.text.context)  # an empty name is not empty in a sentence
+    texts = [text for name in names for text in sentences(name, templates)]
+    tokens = torch.from_numpy(tokenizer.rows(texts, context=model.spec.text.context))
+    device = next(model.parameters()).device
+    parts = [model.clip_text_encoder(rows.to(device)) for rows in torch.split(tokens, MOST_ROWS)]
+    vectors = torch.cat(parts)
+    means = vectors.reshape(len(names), -1, vectors.shape[-1]).mean(dim=1)
+    return F.normalize(means, dim=-1, eps=COSINE_EPS)
