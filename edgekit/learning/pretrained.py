@@ -50,8 +50,8 @@ def read_pretraining(path: Path) -> Pretraining | None:
     Raises:
         CheckpointError: it cannot be read, or holds no trunk or NaN.
     """
-    if path.suffix not in SUFFIXES:
-        return None
+    if path.suffix not in SUFFIXES or not path.is_file():
+        return None  # what is missing is said by what goes on to read it
     document = read_torch_file(path)
     if not is_pretraining(document):
         return None

@@ -22,7 +22,6 @@ STRIDE = 32
 class PretrainableBackbone:
     """One of them."""
 
-    summary: str
     build: Callable[[float], tuple[nn.Module, int]]
     """Width multiplier -> the trunk, freshly initialised, and the channels of its last map; needs PyTorch."""
 
@@ -80,12 +79,10 @@ def _pvanet(version: str) -> Callable[[float], tuple[nn.Module, int]]:
 
 
 BACKBONES: dict[str, PretrainableBackbone] = {
-    "mobilenetv2": PretrainableBackbone(
-        summary="the trunk of mobilenetv2-ssdlite-omg and sparse-detr-mobilenetv2-omg (arXiv 1801.04381)",
-        build=_mobilenetv2,
-    ),
+    # The trunk of mobilenetv2-ssdlite-omg and, but for its last convolution, of sparse-detr-mobilenetv2-omg.
+    "mobilenetv2": PretrainableBackbone(build=_mobilenetv2),
+    # That of sparse-detr-r50-omg, and the one that SCRL was published on.
     "resnet50": PretrainableBackbone(
-        summary="the trunk of sparse-detr-r50-omg (arXiv 1512.03385), as SCRL was published",
         build=_resnet50,
         # ImageNet's, edgekit.models.backbone, which imports PyTorch; a test holds the two equal.
         mean=(123.675, 116.28, 103.53),
@@ -93,11 +90,10 @@ BACKBONES: dict[str, PretrainableBackbone] = {
         # torchvision's ResNet as a sequence, whose members 2, 3 and 8 have no weights.
         parts=(("conv1", "0"), ("bn1", "1"), ("layer1", "4"), ("layer2", "5"), ("layer3", "6"), ("layer4", "7")),
     ),
+    # Those of the PVANets of the same names.
     **{
-        f"pvanet-{version}": PretrainableBackbone(
-            summary=f"the trunk of pvanet-{version}-omg ({where})", build=_pvanet(version), widths=True
-        )
-        for version, where in (("9.0", "arXiv 1608.08021"), ("9.1", "arXiv 1611.08588"), ("lite", "arXiv 1608.08021"))
+        f"pvanet-{version}": PretrainableBackbone(build=_pvanet(version), widths=True)
+        for version in ("9.0", "9.1", "lite")
     },
 }
 """By the name that people type."""

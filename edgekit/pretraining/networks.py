@@ -66,7 +66,6 @@ class Learner(nn.Module):
 
     def __init__(self, backbone: str, *, width: float, hidden: int, outputs: int, classes: int) -> None:
         super().__init__()
-        find_backbone(backbone)
         self.backbone = backbone
         self.online = Branch(backbone, width=width, hidden=hidden, outputs=outputs)
         self.target = Branch(backbone, width=width, hidden=hidden, outputs=outputs)
