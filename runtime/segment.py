@@ -52,7 +52,7 @@ def main(
     the k-th prompt. A line of JSON tells the share of the pixels and the mean score of each prompt.
     """
     from edgekit.cameras.images import find_pictures, read_picture
-    from edgekit.learning.start import choose_device
+    from edgekit.learning.distributed import choose_device
     from edgekit.models.tcl.checkpoint import load_tcl
     from edgekit.models.tcl.prompts import parse_prompts
     from edgekit.models.tcl.segmenter import BACKGROUND, Segmenter, options_for
