@@ -21,6 +21,9 @@ from edgekit.spec import DetectorSpec
 
 FORMAT, VERSION = "edgekit-checkpoint", 1
 
+TCL_FORMAT = "edgekit-tcl"
+"""What checkpoints of TCL models call themselves (``edgekit.models.tcl.checkpoint``)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
@@ -104,6 +107,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
         CheckpointError: missing, truncated, not a checkpoint, of a newer version, or with NaN weights.
     """
     document = read_torch_file(path)
+    if isinstance(document, dict) and document.get("format") == TCL_FORMAT:
+        raise CheckpointError(
+            f"{path} segments by words, it is no detector. These take it: edgekit segment, edgekit val tcl"
+        )
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise CheckpointError(f"{path} is a PyTorch file, but not an edgekit checkpoint")
     if document.get("version") != VERSION:
