@@ -19,6 +19,9 @@ from edgekit.spec import DetectorSpec
 
 FORMAT, VERSION = "edgekit-checkpoint", 1
 
+TCL_FORMAT = "edgekit-tcl"
+"""What checkpoints of TCL models call themselves (``edgekit.models.tcl.checkpoint``)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
@@ -83,6 +86,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(
             f"{path} is a pretraining of a backbone, not a detector.\n"
             f"Start one from it: edgekit train MODEL --weights {path} --data DIR"
+        )
+    if isinstance(document, dict) and document.get("format") == TCL_FORMAT:
+        raise CheckpointError(
+            f"{path} segments by words, it is no detector. These take it: edgekit segment, edgekit val tcl"
         )
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise CheckpointError(f"{path} is a PyTorch file, but not an edgekit checkpoint")

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from edgekit.errors import CheckpointError, UsageError
+from edgekit.models.checkpoint import TCL_FORMAT
 from edgekit.models.tcl.clip_weights import load_clip
 from edgekit.models.tcl.model import TCL
 from edgekit.models.tcl.spec import VARIANTS, TclSpec
 from edgekit.models.torch_file import read_torch_file, write_torch_file
 
-FORMAT, VERSION = "edgekit-tcl", 1
+FORMAT, VERSION = TCL_FORMAT, 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="networks are PyTorch modules")
 
 from edgekit.errors import CheckpointError, StorageError, UsageError  # noqa: E402
+from edgekit.models.checkpoint import load_checkpoint  # noqa: E402
 from edgekit.models.tcl import checkpoint as module  # noqa: E402
 from edgekit.models.tcl.checkpoint import TclCheckpoint, load_tcl, save_tcl  # noqa: E402
 from edgekit.models.tcl.model import TCL  # noqa: E402
@@ -28,6 +29,12 @@ def test_a_checkpoint_survives_the_disk(tiny_tcl: ModuleType, tmp_path: Path) ->
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in read.model.state_dict().items())
     with pytest.raises(UsageError, match="holds its own CLIP; leave --clip out"):
         load_tcl(tmp_path / "a.pt", clip=tmp_path / "b.pt")
+
+
+def test_detectors_are_something_else(tiny_tcl: ModuleType, tmp_path: Path) -> None:
+    save_tcl(tmp_path / "a.pt", TclCheckpoint(model=TCL(tiny_tcl.vit_spec())))
+    with pytest.raises(CheckpointError, match=r"segments by words, it is no detector\. These take it: edgekit segment"):
+        load_checkpoint(tmp_path / "a.pt")
 
 
 def test_a_folder_that_cannot_be_written(tiny_tcl: ModuleType, tmp_path: Path) -> None:
