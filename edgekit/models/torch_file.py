@@ -6,6 +6,7 @@ They are written beside their final place and renamed, so a kill leaves the old 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import pickle
 from pathlib import Path
@@ -51,7 +52,8 @@ def write_torch_file(path: Path, document: Any) -> None:
         temporary.replace(path)
     except (OSError, RuntimeError) as error:
         # torch.save reports a full disk as RuntimeError("... file write failed").
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the folder may be none
+            temporary.unlink(missing_ok=True)
         raise StorageError(
             f"checkpoint {path} could not be written: {error}\nIs the disk full? df -h shows it."
         ) from error
