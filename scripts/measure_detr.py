@@ -88,10 +88,10 @@ def detr_bundles(data: Path, sparse: Path, _: Path) -> dict[str, Any]:
     return {
         "columns": ["engine", "precision", "gate", "AP50 before", "after", "unpaired", "box px", "score"],
         "rows": rows,
-        "note": f"AP50 on {ACCURACY} pictures of voc07 val through the gate, with masks. Beside it the worst of {PHOTOGRAPHS} photographs "
-        "against PyTorch: detections that only one has, and how far boxes and scores of the others are apart. The "
-        "native engine and those that end in -sparse skip what is masked in mask network and backbone; in half "
-        "precision these programs are fp32. Tokens are float in all of them.",
+        "note": f"AP50 on {ACCURACY} pictures of voc07 val through the gate, with masks. Beside it the worst of "
+        f"{PHOTOGRAPHS} photographs against PyTorch: detections that only one has, and how far boxes and scores of the "
+        "others are apart. The native engine and those that end in -sparse skip what is masked in mask network and "
+        "backbone; in half precision these programs are fp32. Tokens are float in all of them.",
     }
 
 
