@@ -207,6 +207,7 @@ EXTRAS: dict[str, tuple[str, tuple[str, ...]]] = {
             *("ai-edge-litert", "flatbuffers", "pycocotools", "rich"),
         ),
     ),
+    "segment": ("segment by words", ("openai-clip", "ftfy", "regex")),
     "demo": ("run the demo", ("scikit-image",)),
     "mqtt": ("send to an MQTT broker", ("paho-mqtt",)),
     "view": ("serve the browser page", ("aiohttp",)),
