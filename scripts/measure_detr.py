@@ -27,8 +27,13 @@ ACCURACY = 200
 
 FORMATS = ("onnx", "openvino", "tflite")
 
-CLIP = Path("videos") / "street_cars_640x352.mp4"
+CLIP = Path("videos") / "intel_one_by_one_person_768x432.mp4"
 FRAMES = 150
+
+PASSES = 3
+"""How often each setting goes over the clip, in turns: of each frame the best time counts, as other programs on the
+machine only ever add to it."""
+
 MASKS = (("off", None), ("omg", None), ("omg", "15%"), ("motion", None), ("motion & omg", None))
 """Masks, and the budgets beside them."""
 
@@ -124,20 +129,22 @@ def detr_video(data: Path, sparse: Path, _: Path) -> dict[str, Any]:
         out = Path(folder) / "detr.edgekit"
         exported = ("--format", "openvino", "--precision", "int8", "--sparse", "--calib", data / "voc07")
         edgekit("export", sparse / "best.pt", *exported, "-o", out)
-        for engine in ("openvino", "native"):
-            for mask, budget in MASKS:
-                frames = frames_of(out, data / CLIP, engine, mask, budget)
-                times = [frame["ms"]["mask"] + frame["ms"]["detector"] for frame in frames]
-                rows.append(
-                    [engine, mask, budget, percent(statistics.fmean(frame["active_share"] for frame in frames)),
-                     round(statistics.fmean(frame["tokens"] for frame in frames)),
-                     f"{statistics.fmean(times):.1f} / {statistics.median(times):.1f}"]
-                )  # fmt: skip
+        settings = [(engine, *masked) for engine in ("openvino", "native") for masked in MASKS]
+        passes = [[frames_of(out, data / CLIP, *setting) for setting in settings] for _ in range(PASSES)]
+        for (engine, mask, budget), runs in zip(settings, zip(*passes, strict=True), strict=True):
+            times = [min(frame["ms"]["mask"] + frame["ms"]["detector"] for frame in same)
+                     for same in zip(*runs, strict=True)]  # fmt: skip
+            rows.append(
+                [engine, mask, budget, percent(statistics.fmean(frame["active_share"] for frame in runs[0])),
+                 round(statistics.fmean(frame["tokens"] for frame in runs[0])),
+                 f"{statistics.fmean(times):.1f} / {statistics.median(times):.1f}"]
+            )  # fmt: skip
     return {
         "columns": ["engine", "--mask", "--budget", "active", "tokens", "ms a frame"],
         "rows": rows,
-        "note": f"`edgekit run` on {FRAMES} frames of {CLIP.name}, int8 bundle, one thread; mask and detector together,"
-        " mean / median. With `native` the backbone is a sparse program, and OpenVINO refines and decodes tokens.",
+        "note": f"`edgekit run` on {FRAMES} frames of {CLIP.name}, a fixed camera; int8 bundle, one thread; mask and "
+        f"detector together, mean / median over the frames, of each the best of {PASSES} passes. With `native` the "
+        "backbone is a sparse program, and OpenVINO refines and decodes tokens.",
     }
 
 
