@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +42,23 @@ REFUSED = 5
 """Exit code of a gate."""
 
 
-def detr_training(_: Path, sparse: Path, dense: Path) -> dict[str, Any]:
-    """Both runs, epoch by epoch."""
+@dataclass(frozen=True, kw_only=True)
+class Runs:
+    """Folders of training runs."""
+
+    sparse: Path
+    dense: Path
+    early: Path | None
+    """Of the first steps, in short epochs, where there is one."""
+
+
+def detr_training(_: Path, runs: Runs) -> dict[str, Any]:
+    """Both runs, epoch by epoch, and how soon the scoring network learns."""
+    sparse, dense = runs.sparse, runs.dense
     rows, hours = [], []
     for run in (sparse, dense):
         about = edgekit("info", run / "best.pt")["spec"]["detr"]["token_share"]
-        with (run / "log.csv").open(newline="") as file:
-            log = list(csv.DictReader(file))
+        log = log_of(run)
         for row in log:
             losses = [f"{float(row[key]):.3f}" for key in ("class", "box", "giou")]
             correlation = f"{float(row['correlation']):.3f}" if row.get("correlation") else None
@@ -60,12 +71,25 @@ def detr_training(_: Path, sparse: Path, dense: Path) -> dict[str, Any]:
         f" busy CPU, {hours[0]:.1f} and {hours[1]:.1f} hours; AP50 and mAP on voc07 val. The correlation is the"
         " share of the decoder's attention (DAM) that the best-scored tokens get."
     )
+    if runs.early is not None:
+        log = log_of(runs.early)
+        rising = ", ".join(f"{float(row['correlation']):.3f}" for row in log)
+        note += (
+            f" It rises at once: in another run of the share, the means of {log[0]['steps']} steps each are {rising}."
+        )
     columns = ["encoder", "epoch", "class", "box", "GIoU", "correlation", "AP50", "AP50 with masks", "mAP with masks"]
     return {"columns": columns, "rows": rows, "note": note}
 
 
-def detr_bundles(data: Path, sparse: Path, _: Path) -> dict[str, Any]:
+def log_of(run: Path) -> list[dict[str, str]]:
+    """The lines of a run's log, one an epoch."""
+    with (run / "log.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def detr_bundles(data: Path, runs: Runs) -> dict[str, Any]:
     """Every conversion: its gate, and how near PyTorch its engines are."""
+    sparse = runs.sparse
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for form in FORMATS:
@@ -100,9 +124,9 @@ def detr_bundles(data: Path, sparse: Path, _: Path) -> dict[str, Any]:
     }
 
 
-def detr_budget(data: Path, sparse: Path, _: Path) -> dict[str, Any]:
+def detr_budget(data: Path, runs: Runs) -> dict[str, Any]:
     """The share of tokens against its cost and its accuracy."""
-    report = edgekit("bench", "sparse-detr", sparse / "best.pt", "--data", data / "voc07", "--iterations", 30)
+    report = edgekit("bench", "sparse-detr", runs.sparse / "best.pt", "--data", data / "voc07", "--iterations", 30)
     rows = [
         [row["engine"], "dense" if row["share"] is None else f"{row['share']:g}", row["tokens"],
          f"{row['whole']['gmacs']:.2f}", f"{row['encoder']['gmacs']:.2f}",
@@ -122,21 +146,21 @@ def detr_budget(data: Path, sparse: Path, _: Path) -> dict[str, Any]:
     return {"columns": columns, "rows": rows, "note": note}
 
 
-def detr_video(data: Path, sparse: Path, _: Path) -> dict[str, Any]:
+def detr_video(data: Path, runs: Runs) -> dict[str, Any]:
     """Masks on a clip: active cells, tokens and time."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "detr.edgekit"
         exported = ("--format", "openvino", "--precision", "int8", "--sparse", "--calib", data / "voc07")
-        edgekit("export", sparse / "best.pt", *exported, "-o", out)
+        edgekit("export", runs.sparse / "best.pt", *exported, "-o", out)
         settings = [(engine, *masked) for engine in ("openvino", "native") for masked in MASKS]
         passes = [[frames_of(out, data / CLIP, *setting) for setting in settings] for _ in range(PASSES)]
-        for (engine, mask, budget), runs in zip(settings, zip(*passes, strict=True), strict=True):
+        for (engine, mask, budget), turns in zip(settings, zip(*passes, strict=True), strict=True):
             times = [min(frame["ms"]["mask"] + frame["ms"]["detector"] for frame in same)
-                     for same in zip(*runs, strict=True)]  # fmt: skip
+                     for same in zip(*turns, strict=True)]  # fmt: skip
             rows.append(
-                [engine, mask, budget, percent(statistics.fmean(frame["active_share"] for frame in runs[0])),
-                 round(statistics.fmean(frame["tokens"] for frame in runs[0])),
+                [engine, mask, budget, percent(statistics.fmean(frame["active_share"] for frame in turns[0])),
+                 round(statistics.fmean(frame["tokens"] for frame in turns[0])),
                  f"{statistics.fmean(times):.1f} / {statistics.median(times):.1f}"]
             )  # fmt: skip
     return {
@@ -157,7 +181,7 @@ def frames_of(bundle: Path, clip: Path, engine: str, mask: str, budget: str | No
     return [json.loads(line) for line in done.stdout.splitlines()][10:]
 
 
-TABLES: dict[str, Callable[[Path, Path, Path], dict[str, Any]]] = {
+TABLES: dict[str, Callable[[Path, Runs], dict[str, Any]]] = {
     function.__name__: function for function in (detr_training, detr_budget, detr_video, detr_bundles)
 }
 
@@ -166,13 +190,14 @@ TABLES: dict[str, Callable[[Path, Path, Path], dict[str, Any]]] = {
 @click.option("--shared", type=click.Path(exists=True, path_type=Path), required=True, help="Folder that holds data/.")
 @click.option("--sparse", type=click.Path(exists=True, path_type=Path), required=True, help="A run with a share.")
 @click.option("--dense", type=click.Path(exists=True, path_type=Path), required=True, help="Its twin without.")
+@click.option("--early", type=click.Path(exists=True, path_type=Path), help="A run of short epochs, of the share.")
 @click.option("--only", multiple=True, type=click.Choice(list(TABLES)), help="Measure only these tables.")
-def main(shared: Path, sparse: Path, dense: Path, only: tuple[str, ...]) -> None:
+def main(shared: Path, sparse: Path, dense: Path, early: Path | None, only: tuple[str, ...]) -> None:
     """Fill docs/results/."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     for name in only or TABLES:
         click.echo(f"measuring {name}", err=True)
-        document = TABLES[name](shared / "data", sparse, dense)
+        document = TABLES[name](shared / "data", Runs(sparse=sparse, dense=dense, early=early))
         (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
