@@ -10,6 +10,7 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import tempfile
 import zipfile
@@ -59,10 +60,16 @@ class BundleWriter:
 
     def __enter__(self) -> BundleWriter:
         parent = self.destination.parent
-        with self._storage():
-            parent.mkdir(parents=True, exist_ok=True)
-            self._folder = Path(tempfile.mkdtemp(prefix=f".{self.destination.name}.", suffix=".partial", dir=parent))
-            self._folder.chmod(0o755)  # mkdtemp makes it private, and the bundle is to be copied by others
+        folder = parent / f".{self.destination.name}.{secrets.token_hex(8)}.partial"
+        try:
+            with self._storage():
+                parent.mkdir(parents=True, exist_ok=True)
+                folder.mkdir()
+                folder.chmod(0o755)  # whatever the umask: the bundle is to be copied by others
+            self._folder = folder
+        except BaseException:  # a Ctrl-C as well: __exit__ is not called before this has returned
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         return self
 
     def __exit__(
