@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from edgekit.data.training_set import SampleKey, TrainingSample, TrainingSet
+from edgekit.learning.loading import read_ahead
 from edgekit.learning.losses import Truth
 from edgekit.spec import DetectorSpec
 
@@ -48,16 +48,6 @@ class Batch:
         )
 
 
-class _Samples(Dataset[TrainingSample]):
-    """``TrainingSet`` in the shape that ``DataLoader`` wants."""
-
-    def __init__(self, training_set: TrainingSet) -> None:
-        self.training_set = training_set
-
-    def __getitem__(self, key: SampleKey) -> TrainingSample:
-        return self.training_set[key]
-
-
 def collate(samples: Sequence[TrainingSample]) -> Batch:
     """Stack samples, padding the boxes to the longest list."""
     longest = max((len(sample.class_ids) for sample in samples), default=0)
@@ -78,27 +68,11 @@ def collate(samples: Sequence[TrainingSample]) -> Batch:
     )
 
 
-def _start_worker(_: int) -> None:
-    """One thread a worker: the cores belong to the model."""
-    import cv2
-
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)
-
-
 def load_batches(
     training_set: TrainingSet, keys: Iterable[list[SampleKey]], *, workers: int, pin_memory: bool
 ) -> Iterator[Batch]:
     """The batches of ``keys`` in their order, read ahead by ``workers`` processes."""
-    loader: DataLoader[TrainingSample] = DataLoader(
-        _Samples(training_set),
-        batch_sampler=list(keys),
-        collate_fn=collate,
-        num_workers=workers,
-        worker_init_fn=_start_worker if workers else None,
-        pin_memory=pin_memory,
-    )
-    yield from loader
+    return read_ahead(training_set, keys, collate, workers=workers, pin_memory=pin_memory)
 
 
 def normalise(images: Tensor, spec: DetectorSpec) -> Tensor:

@@ -14,12 +14,12 @@ from torch import Tensor
 from edgekit.data.datasets import DetectionDataset, open_dataset
 from edgekit.data.footage import Footage, open_footage
 from edgekit.data.training_set import SampleKey, TrainingSet
-from edgekit.errors import CheckpointError, UsageError
+from edgekit.errors import UsageError
 from edgekit.learning import distributed
-from edgekit.learning.allocator import keep_freed_memory
 from edgekit.learning.batches import collate, normalise
 from edgekit.learning.config import TrainConfig, config_from_json
 from edgekit.learning.hints import FeatureHints
+from edgekit.learning.opening import last_checkpoint, open_place
 from edgekit.learning.optimiser import HEAD, OMG, TRUNK
 from edgekit.learning.pretrained import pretraining_note
 from edgekit.learning.run import TrainingRun, save_config
@@ -65,19 +65,10 @@ def open_run(
         DataError, UsageError, CheckpointError: the data, the options or the files do not fit.
     """
     find_model(config.model)
-    if threads:
-        torch.set_num_threads(threads)
-    place = distributed.choose_device(device)
-    if place.type == "cpu":
-        keep_freed_memory()
-    distributed.start(place)
+    place = open_place(device=device, threads=threads)
     if config.batch_size % distributed.world_size():
         raise UsageError(f"batch size {config.batch_size} cannot be divided over {distributed.world_size()} processes")
-    last = output / "last.pt"
-    if resume and not last.is_file():
-        raise CheckpointError(f"nothing to resume: {last} does not exist. Start the run without --resume.")
-    if not resume and last.is_file():
-        raise UsageError(f"{output} already holds a run; go on with --resume, or choose another -o folder")
+    last = last_checkpoint(output, resume=resume)
     earlier = load_checkpoint(last) if resume else None
     if earlier is not None:
         config = config_from_json(earlier.config, where=str(last))

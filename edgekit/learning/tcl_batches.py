@@ -9,10 +9,10 @@ from itertools import count
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from edgekit.data.pair_crops import PairCrops, PairSample
 from edgekit.data.training_set import SampleKey, batches_in_epoch, epoch_batches
+from edgekit.learning.loading import read_ahead
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,16 +33,6 @@ class PairBatch:
         return PairBatch(
             images=self.images.to(device), tokens=self.tokens.to(device), captions=self.captions.to(device)
         )
-
-
-class _Samples(Dataset[PairSample]):
-    """``PairCrops`` in the shape that ``DataLoader`` wants."""
-
-    def __init__(self, crops: PairCrops) -> None:
-        self.crops = crops
-
-    def __getitem__(self, key: SampleKey) -> PairSample:
-        return self.crops[key]
 
 
 def collate_pairs(samples: Sequence[PairSample]) -> PairBatch:
@@ -69,26 +59,4 @@ def endless_keys(
 
 def load_pair_batches(crops: PairCrops, keys: Iterator[list[SampleKey]], *, workers: int) -> Iterator[PairBatch]:
     """The batches of ``keys`` in their order, read ahead by ``workers`` processes."""
-    loader: DataLoader[PairSample] = DataLoader(
-        _Samples(crops),
-        batch_sampler=_Forward(keys),
-        collate_fn=collate_pairs,
-        num_workers=workers,
-        worker_init_fn=_one_thread if workers else None,
-    )
-    yield from loader
-
-
-class _Forward:
-    """Keys that have no length: there is always another step."""
-
-    def __init__(self, keys: Iterator[list[SampleKey]]) -> None:
-        self.keys = keys
-
-    def __iter__(self) -> Iterator[list[SampleKey]]:
-        return self.keys
-
-
-def _one_thread(_: int) -> None:
-    """The cores belong to the model."""
-    torch.set_num_threads(1)
+    return read_ahead(crops, keys, collate_pairs, workers=workers)

@@ -13,7 +13,7 @@ from edgekit.data.segmentation import SegmentationDataset, open_segmentation
 from edgekit.data.training_set import SampleKey
 from edgekit.errors import CheckpointError, UsageError
 from edgekit.learning import distributed
-from edgekit.learning.allocator import keep_freed_memory
+from edgekit.learning.opening import last_checkpoint, open_place
 from edgekit.learning.tcl_batches import collate_pairs
 from edgekit.learning.tcl_config import TclConfig, tcl_config_from_json
 from edgekit.learning.tcl_run import TclRun
@@ -64,17 +64,8 @@ def open_tcl_run(
         DataError, UsageError, CheckpointError: the data, the options or the files do not fit.
     """
     spec = find_variant(config.model)
-    if threads:
-        torch.set_num_threads(threads)
-    place = distributed.choose_device(device)
-    if place.type == "cpu":
-        keep_freed_memory()
-    distributed.start(place)
-    last = output / "last.pt"
-    if resume and not last.is_file():
-        raise CheckpointError(f"nothing to resume: {last} does not exist. Start the run without --resume.")
-    if not resume and last.is_file():
-        raise UsageError(f"{output} already holds a run; go on with --resume, or choose another -o folder")
+    place = open_place(device=device, threads=threads)
+    last = last_checkpoint(output, resume=resume)
     if not resume and weights is None:
         raise UsageError(
             f"what should {config.model} start from? Give --weights FILE, "

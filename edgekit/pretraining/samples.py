@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from edgekit.data.training_set import SampleKey
+from edgekit.learning.loading import read_ahead
 from edgekit.pretraining.box_generator import NONE, Boxes, shared_boxes
 from edgekit.pretraining.config import PretrainConfig
 from edgekit.pretraining.crops import draw_crop
@@ -110,34 +110,8 @@ def collate(pairs: Sequence[ViewPair]) -> ViewBatch:
     )
 
 
-class _Samples(Dataset[ViewPair]):
-    """``ViewSet`` in the shape that ``DataLoader`` wants."""
-
-    def __init__(self, view_set: ViewSet) -> None:
-        self.view_set = view_set
-
-    def __getitem__(self, key: SampleKey) -> ViewPair:
-        return self.view_set[key]
-
-
-def _start_worker(_: int) -> None:
-    """One thread a worker: the cores belong to the network."""
-    import cv2
-
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)
-
-
 def load_views(
     view_set: ViewSet, keys: Iterable[list[SampleKey]], *, workers: int, pin_memory: bool
 ) -> Iterator[ViewBatch]:
     """The batches of ``keys`` in their order, read ahead by ``workers`` processes."""
-    loader: DataLoader[ViewPair] = DataLoader(
-        _Samples(view_set),
-        batch_sampler=list(keys),
-        collate_fn=collate,
-        num_workers=workers,
-        worker_init_fn=_start_worker if workers else None,
-        pin_memory=pin_memory,
-    )
-    yield from loader
+    return read_ahead(view_set, keys, collate, workers=workers, pin_memory=pin_memory)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
-from edgekit.errors import CheckpointError, DataError, UsageError
+from edgekit.errors import DataError, UsageError
 from edgekit.learning import distributed
-from edgekit.learning.allocator import keep_freed_memory
+from edgekit.learning.opening import last_checkpoint, open_place
 from edgekit.learning.run import save_config
 from edgekit.models.torch_file import read_torch_file
 from edgekit.pretraining.checkpoint import load_networks, read_run
@@ -51,19 +51,10 @@ def open_pretraining(
     Raises:
         DataError, UsageError, CheckpointError: the data, the options or the files do not fit.
     """
-    if threads:
-        torch.set_num_threads(threads)
-    place = distributed.choose_device(device)
-    if place.type == "cpu":
-        keep_freed_memory()
-    distributed.start(place)
+    place = open_place(device=device, threads=threads)
     if config.batch_size % distributed.world_size():
         raise UsageError(f"batch size {config.batch_size} cannot be divided over {distributed.world_size()} processes")
-    last = output / "last.pt"
-    if resume and not last.is_file():
-        raise CheckpointError(f"nothing to resume: {last} does not exist. Start the run without --resume.")
-    if not resume and last.is_file():
-        raise UsageError(f"{output} already holds a run; go on with --resume, or choose another -o folder")
+    last = last_checkpoint(output, resume=resume)
     if weights != "none" and not Path(weights).is_file():
         raise UsageError(
             f"--weights {weights}: there is no such file.\nGive a pretraining to go on from (pretrained.pth of a run, "
