@@ -12,6 +12,7 @@
     ├── BundleError             1   a bundle is malformed
     │   ├── BundleIntegrityError    a file is missing, truncated or does not match its hash
     │   └── BundlePathError         a path inside the bundle points outside it
+    ├── PromptsError            1   a file of prompts is malformed; the message names the field
     ├── SparseProgramError      1   a sparse program is malformed; the message names the operation
     └── StorageError            1   writing failed (disk full, no permission); nothing half-written is left
 
@@ -94,6 +95,10 @@ class BundleIntegrityError(BundleError):
 
 class BundlePathError(BundleError):
     """A path inside the bundle is absolute or leads outside the bundle."""
+
+
+class PromptsError(EdgekitError):
+    """A file of prompts is missing or malformed."""
 
 
 class SparseProgramError(EdgekitError):

@@ -7,7 +7,7 @@ import logging
 from edgekit.backends import REGION, Engine, engine_problem, host_engine, load_engine, usable_engines
 from edgekit.backends.by_share import ByShare
 from edgekit.backends.joining import join
-from edgekit.bundle import Bundle, Manifest
+from edgekit.bundle import AnyBundle, Bundle, Manifest
 from edgekit.bundle.sparse_part import NATIVE, BreakEven
 from edgekit.errors import UsageError
 from edgekit.profiling.machine import cpu_model, usable_cores
@@ -16,7 +16,7 @@ from edgekit.spec import graph_precision
 log = logging.getLogger("edgekit")
 
 
-def default_threads(bundle: Bundle) -> int:
+def default_threads(bundle: AnyBundle) -> int:
     """What the bundle was made for, or the processors that this process may use, if they are fewer.
 
     More threads than processors wait for each other at every layer: four on two took three times as long as one.

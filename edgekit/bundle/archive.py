@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import IO
 
 from edgekit.bundle.fields import parse_json
+from edgekit.bundle.head import MAX_FILES, NAME
 from edgekit.bundle.listed import FileEntry
-from edgekit.bundle.manifest import MAX_FILES, NAME, read_manifest
 from edgekit.bundle.paths import check_distinct, check_path
+from edgekit.bundle.tasks import read_manifest
 from edgekit.errors import BundleIntegrityError, BundlePathError, StorageError
 
 MAX_RATIO = 200

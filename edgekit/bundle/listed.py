@@ -57,7 +57,7 @@ def read_graphs(fields: Fields, suffix: str, files: Mapping[str, FileEntry]) -> 
         BundlePathError: a path leads outside the bundle.
         BundleIntegrityError: a file is not listed.
     """
-    graphs = {name: _listed(fields, name, files) for name in fields.known}
+    graphs = {name: listed(fields, name, files) for name in fields.known}
     for name, path in graphs.items():
         if not path.endswith(suffix):
             raise BundleError(f"{fields.path(name)} must end in {suffix}, got {short(path)}")
@@ -71,8 +71,8 @@ def read_golden(fields: Fields, files: Mapping[str, FileEntry]) -> Golden:
     """Check a section ``golden``; raises as :func:`read_graphs`."""
     limits = fields.child("tolerance", Tolerance.__dataclass_fields__)
     return Golden(
-        input=_listed(fields, "input", files),
-        output=_listed(fields, "output", files),
+        input=listed(fields, "input", files),
+        output=listed(fields, "output", files),
         tolerance=Tolerance(
             objectness=limits.number("objectness", 0, 1),
             mask_cells=limits.integer("mask_cells", 0, 1024 * 1024),
@@ -82,7 +82,8 @@ def read_golden(fields: Fields, files: Mapping[str, FileEntry]) -> Golden:
     )
 
 
-def _listed(fields: Fields, key: str, files: Mapping[str, FileEntry]) -> str:
+def listed(fields: Fields, key: str, files: Mapping[str, FileEntry]) -> str:
+    """The path at ``key``, of a file that the manifest lists; raises as :func:`read_graphs`."""
     path = check_path(fields.text(key), fields.path(key))
     if path not in files:
         raise BundleIntegrityError(f"{fields.path(key)} names {path!r}, which is not listed in files")

@@ -1,111 +1,44 @@
-"""``bundle.json``: what it says, and the strict check of every field."""
+"""``bundle.json`` of a detector: what it says besides every bundle's head, and the strict check of every field."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from edgekit.bundle.fields import Fields, number, short
-from edgekit.bundle.listed import FileEntry, Golden, read_golden, read_graphs
-from edgekit.bundle.paths import check_distinct, check_path
+from edgekit.bundle.head import FORMAT as FORMAT
+from edgekit.bundle.head import GRAPH_FORMATS as GRAPH_FORMATS
+from edgekit.bundle.head import HEAD_KEYS, OPTIONAL_KEYS, Head, read_head, repeated
+from edgekit.bundle.head import NAME as NAME
+from edgekit.bundle.head import PRECISIONS as PRECISIONS
+from edgekit.bundle.head import VERSION as VERSION
+from edgekit.bundle.listed import Golden, read_golden
 from edgekit.bundle.sparse_part import NATIVE, REGION_ENGINES, SparsePart, program_precision, read_sparse_part
 from edgekit.errors import BundleError
 from edgekit.masks.pyramid import mask_at
 from edgekit.models.pvanet_rois import STRIDE
 from edgekit.spec import TOKEN_STRIDES, DetectorSpec, Detr, TwoStage
 
-FORMAT = "edgekit-bundle"
-VERSION = 1
-NAME = "bundle.json"
-
-GRAPH_FORMATS = {
-    "onnx": (".onnx", ("onnxruntime", "openvino")),
-    "tflite": (".tflite", ("tflite",)),
-    "openvino": (".xml", ("openvino",)),
-    "sparse": (".sparse", ("native",)),
-}
-"""Graph format -> (suffix of its files, engines that run it)."""
-
-PRECISIONS = ("fp32", "fp16", "int8")
-
-MAX_FILES = 64
-MAX_BYTES = 1 << 31
-"""All files of a bundle together; PVANet 9.0 in fp32, with sparse programs beside its graphs, has half of it."""
-
 MAX_ANCHORS = 1_000_000
 MAX_PROPOSALS = 10_000
 MAX_QUERIES = 10_000
 
-_KEYS = (
-    "format",
-    "version",
-    "name",
-    "task",
-    "spec",
-    "target",
-    "graph_format",
-    "precision",
-    "engines",
-    "threads",
-    "graphs",
-    "engine_options",
-    "golden",
-    "calibration",
-    "macs",
-    "parameters",
-    "accuracy",
-    "kept_float",
-    "parity",
-    "provenance",
-    "tool_versions",
-    "files",
-)
-_OPTIONAL_KEYS = ("layers", "sparse")
-"""``layers``: MACs and parameters of each layer, as ``edgekit.metrics.macs`` writes them. ``sparse``: sparse programs
-beside dense graphs (``edgekit.bundle.sparse_part``)."""
+TASK = "detection"
+
+_KEYS = (*HEAD_KEYS, *OPTIONAL_KEYS, "sparse")
+"""``sparse``: sparse programs beside dense graphs (``edgekit.bundle.sparse_part``)."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Manifest:
+class Manifest(Head):
     """A ``bundle.json`` in which every field has been checked."""
 
-    name: str
     spec: DetectorSpec
-    target: str | None
-    """Board that it was exported for."""
-
-    graph_format: str
-    """``onnx``, ``tflite``, ``openvino`` or ``sparse``."""
-
-    precision: str
-    """``fp32``, ``fp16`` or ``int8``."""
-
-    engines: tuple[str, ...]
-    """Engines that run the graphs, best first."""
-
-    threads: int
-    """CPU threads that suit the target."""
-
-    graphs: Mapping[str, str]
-    """Graph name (``spec.graphs``) -> path of the graph file."""
-
-    engine_options: Mapping[str, Mapping[str, Any]]
-    """Engine -> its own settings; each backend checks them."""
-
     golden: Golden
     macs: Mapping[str, int]
     """Multiply-accumulates of one frame without a mask: ``dense`` (the detector) and ``omg``."""
-
-    parameters: int
-    files: Mapping[str, FileEntry]
-    """Path -> size and hash, of every file but ``bundle.json``."""
-
-    document: Mapping[str, Any]
-    """The JSON as it was read, with the fields that only people look at."""
 
     sparse: SparsePart | None = None
     """Sparse programs beside the dense graphs."""
@@ -132,46 +65,30 @@ class Manifest:
         return self.golden if self.sparse is None or engine in self.engines else self.sparse.golden
 
 
-def read_manifest(document: object, where: str = NAME) -> Manifest:
-    """Check a parsed ``bundle.json``.
+def read_detection(document: object, where: str = NAME) -> Manifest:
+    """Check a parsed ``bundle.json`` of a detector, whose format, version and task are known.
 
     Raises:
         BundleError: a field is missing, unknown, of the wrong type or out of range; the message names it.
         BundlePathError: a path leads outside the bundle.
         BundleIntegrityError: a path names a file that ``files`` does not list.
     """
-    root = Fields(document, where)
-    root.choice("format", (FORMAT,))
-    if root.integer("version", 1, 10**6) != VERSION:
-        raise BundleError(
-            f"{where}: version {root.value['version']} is not known; this edgekit reads version {VERSION}.\n"
-            "The bundle comes from a newer edgekit: pip install --upgrade edgekit-vision"
-        )
-    root = Fields(document, where, (*_KEYS, *_OPTIONAL_KEYS))
-    root.choice("task", ("detection",))
-    graph_format = root.choice("graph_format", GRAPH_FORMATS)
-    suffix = GRAPH_FORMATS[graph_format][0]
-    engines = _engines(root, graph_format)
-    files = _files(root.child("files"))
-    _check_remarks(root)
+    root = Fields(document, where, _KEYS)
     spec = read_spec(root.get("spec"), root.path("spec"))
+    head = read_head(root, spec.graphs)
+    graph_format, files = head["graph_format"], head["files"]
     return Manifest(
-        name=root.text("name", r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", "a name of letters, digits, '.', '_' and '-'"),
+        **head,
         spec=spec,
-        target=None if root.get("target") is None else root.text("target"),
-        graph_format=graph_format,
-        precision=root.choice("precision", PRECISIONS),
-        engines=engines,
-        threads=root.integer("threads", 1, 1024),
-        graphs=read_graphs(root.child("graphs", spec.graphs), suffix, files),
-        engine_options=_engine_options(root.child("engine_options")),
         golden=read_golden(root.child("golden", Golden.__dataclass_fields__), files),
         macs=_macs(root.child("macs")),
-        parameters=root.integer("parameters", 0, 10**12),
-        files=files,
-        document=root.value,
         sparse=read_sparse_part(
-            root, graphs=spec.sparse_graphs, graph_format=graph_format, suffix=suffix, engines=engines, files=files
+            root,
+            graphs=spec.sparse_graphs,
+            graph_format=graph_format,
+            suffix=GRAPH_FORMATS[graph_format][0],
+            engines=head["engines"],
+            files=files,
         )
         if "sparse" in root.value
         else None,
@@ -184,7 +101,7 @@ def read_spec(value: object, where: str = "spec") -> DetectorSpec:
     root.text("model", r"[\w.-]{1,100}", "a model name")
     classes = root.texts("classes", least=1, most=10_000)
     if len(set(classes)) != len(classes):
-        raise BundleError(f"{root.path('classes')}: the name {_repeated(classes)!r} appears twice")
+        raise BundleError(f"{root.path('classes')}: the name {repeated(classes)!r} appears twice")
     for side in ("height", "width"):
         root.integer(side, 1, 8192)
     root.number("mean", -1e6, 1e6)
@@ -268,65 +185,7 @@ def _check_two_stage(fields: Fields, spec: Fields) -> None:
         )
 
 
-def _files(fields: Fields) -> dict[str, FileEntry]:
-    if len(fields.value) > MAX_FILES:
-        raise BundleError(f"{fields.where} lists {len(fields.value)} files; a bundle has at most {MAX_FILES}")
-    entries = {}
-    for path in fields.value:
-        check_path(path, fields.where)
-        entry = fields.child(path, ("sha256", "bytes"))
-        digest = entry.text("sha256", r"[0-9a-f]{64}", "64 hexadecimal digits")
-        entries[path] = FileEntry(sha256=digest, bytes=entry.integer("bytes", 0, MAX_BYTES))
-    check_distinct([NAME, *entries], fields.where)
-    if (total := sum(entry.bytes for entry in entries.values())) > MAX_BYTES:
-        raise BundleError(f"{fields.where}: {total} bytes in all; a bundle has at most {MAX_BYTES}")
-    return entries
-
-
-def _engines(root: Fields, graph_format: str) -> tuple[str, ...]:
-    engines = root.texts("engines", least=1, most=10)
-    able = GRAPH_FORMATS[graph_format][1]
-    for name in engines:
-        if name not in able:
-            raise BundleError(
-                f"{root.path('engines')}: {short(name)} does not run {graph_format} graphs; {', '.join(able)} can"
-            )
-    if len(set(engines)) != len(engines):
-        raise BundleError(f"{root.path('engines')}: {_repeated(engines)!r} appears twice")
-    return engines
-
-
-def _engine_options(fields: Fields) -> dict[str, dict[str, Any]]:
-    return {name: fields.mapping(name) for name in fields.value}
-
-
 def _macs(fields: Fields) -> dict[str, int]:
     for required in ("dense", "omg"):
         fields.get(required)
     return {key: fields.integer(key, 0, 10**15) for key in fields.value}
-
-
-def _check_remarks(root: Fields) -> None:
-    """The fields that only people read: right kind, and nothing in them that JSON cannot write again."""
-    root.texts("kept_float", most=10_000)
-    if "layers" in root.value:
-        root.items("layers", most=100_000)
-    for key in ("parity", "provenance", "tool_versions"):
-        root.mapping(key)
-    for key in ("calibration", "accuracy"):
-        if root.get(key) is not None:
-            root.mapping(key)
-    for key in ("training_data", "starting_weights"):
-        root.child("provenance").text(key)
-    if root.get("calibration") is not None:
-        calibration = root.child("calibration")
-        calibration.integer("images", 1, 10**9)
-        calibration.text("sha256", r"[0-9a-f]{64}", "64 hexadecimal digits")
-    try:
-        json.dumps(root.value, allow_nan=False)
-    except ValueError as error:
-        raise BundleError(f"{root.where} holds an infinite number: {error}") from error
-
-
-def _repeated(names: tuple[str, ...]) -> str:
-    return next(name for name in names if names.count(name) > 1)

@@ -13,9 +13,12 @@ from pathlib import Path
 
 from edgekit.bundle.archive import read_limited, storing, unpack
 from edgekit.bundle.fields import parse_json
+from edgekit.bundle.head import MAX_FILES, NAME, Head
 from edgekit.bundle.listed import FileEntry
-from edgekit.bundle.manifest import MAX_FILES, NAME, Manifest, read_manifest
-from edgekit.errors import BundleError, BundleIntegrityError, BundlePathError
+from edgekit.bundle.manifest import Manifest
+from edgekit.bundle.segmentation_manifest import SegmentationManifest
+from edgekit.bundle.tasks import read_manifest
+from edgekit.errors import BundleError, BundleIntegrityError, BundlePathError, UsageError
 
 MAX_MANIFEST_BYTES = 4 << 20
 IGNORED = frozenset({".DS_Store"})
@@ -23,8 +26,8 @@ IGNORED = frozenset({".DS_Store"})
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bundle:
-    """An open bundle whose files match their hashes."""
+class AnyBundle:
+    """An open bundle of any task whose files match their hashes."""
 
     path: Path
     """What was opened: the folder or the zip file."""
@@ -32,10 +35,10 @@ class Bundle:
     root: Path
     """The folder with the files; of a zip, a temporary one that goes when this object does."""
 
-    manifest: Manifest
+    manifest: Head
 
     def graph(self, name: str, engine: str | None = None) -> Path:
-        """The file of the graph ``name``, ``omg`` or ``detector``: what ``engine``, one of the choices, runs."""
+        """The file of the graph ``name``, one of ``spec.graphs``: what ``engine``, one of the choices, runs."""
         manifest = self.manifest
         return self.root / (manifest.graphs if engine is None else manifest.graphs_of(engine))[name]
 
@@ -45,15 +48,52 @@ class Bundle:
         return self.root / name
 
 
+@dataclass(frozen=True, kw_only=True)
+class Bundle(AnyBundle):
+    """A detector's."""
+
+    manifest: Manifest
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentationBundle(AnyBundle):
+    """A segmenter's."""
+
+    manifest: SegmentationManifest
+
+
 def open_bundle(path: str | Path) -> Bundle:
-    """Open a bundle: a folder, or one zip file.
+    """Open a detector's bundle: a folder, or one zip file.
 
     Raises:
+        UsageError: it is no detector's.
         BundleError: nothing is there, or ``bundle.json`` is malformed.
         BundleIntegrityError: a file is missing, too many, truncated or does not match its hash.
         BundlePathError: a path leads outside the bundle, or is a link.
         StorageError: a zip cannot be unpacked to the temporary folder.
     """
+    bundle = open_any_bundle(path)
+    if isinstance(bundle, Bundle):
+        return bundle
+    raise UsageError(
+        f"{path} segments pictures by words; what is asked for here needs a detector.\n"
+        f"See what it is with: edgekit info {path}   and measure it with: edgekit val tcl {path} --data DIR"
+    )
+
+
+def open_segmentation_bundle(path: str | Path) -> SegmentationBundle:
+    """Open a segmenter's bundle; raises as :func:`open_bundle`, ``UsageError`` where it is no segmenter's."""
+    bundle = open_any_bundle(path)
+    if isinstance(bundle, SegmentationBundle):
+        return bundle
+    raise UsageError(
+        f"{path} detects objects; what is asked for here needs a bundle that segments by words.\n"
+        'Make one with: edgekit export tcl.pt --prompts "person, red car" -o NAME.edgekit'
+    )
+
+
+def open_any_bundle(path: str | Path) -> AnyBundle:
+    """Open a bundle of any task: a :class:`Bundle` or a :class:`SegmentationBundle`; raises as :func:`open_bundle`."""
     path = Path(path)
     try:
         mode = path.stat().st_mode
@@ -62,18 +102,25 @@ def open_bundle(path: str | Path) -> Bundle:
     except ValueError as error:  # a NUL in the name
         raise BundleError(f"{str(path)!r} cannot be the path of a bundle: {error}") from error
     if stat.S_ISDIR(mode):
-        return Bundle(path=path, root=path, manifest=_check_folder(path))
+        return _bundle(path=path, root=path, manifest=_check_folder(path))
     if not stat.S_ISREG(mode):
         raise BundleError(f"{path} is neither a folder nor a file; a bundle is one of them")
     return _open_zip(path)
 
 
-def _open_zip(path: Path) -> Bundle:
+def _bundle(*, path: Path, root: Path, manifest: Head) -> AnyBundle:
+    if isinstance(manifest, SegmentationManifest):
+        return SegmentationBundle(path=path, root=root, manifest=manifest)
+    assert isinstance(manifest, Manifest)
+    return Bundle(path=path, root=root, manifest=manifest)
+
+
+def _open_zip(path: Path) -> AnyBundle:
     with storing(Path(tempfile.gettempdir())):
         root = Path(tempfile.mkdtemp(prefix="edgekit-bundle-"))
     try:
         unpack(path, root, max_manifest_bytes=MAX_MANIFEST_BYTES)
-        bundle = Bundle(path=path, root=root, manifest=_check_folder(root))
+        bundle = _bundle(path=path, root=root, manifest=_check_folder(root))
     except BaseException:
         shutil.rmtree(root, ignore_errors=True)
         raise
@@ -81,7 +128,7 @@ def _open_zip(path: Path) -> Bundle:
     return bundle
 
 
-def _check_folder(root: Path) -> Manifest:
+def _check_folder(root: Path) -> Head:
     """The manifest of the folder ``root``, after everything in it has been compared with it."""
     try:
         found = _list_files(root)

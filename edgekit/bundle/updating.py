@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgekit.bundle.manifest import NAME, read_manifest
+from edgekit.bundle.head import NAME
 from edgekit.bundle.reading import Bundle, open_bundle
 from edgekit.bundle.sparse_part import BreakEven
+from edgekit.bundle.tasks import read_manifest
 from edgekit.bundle.writing import BundleWriter
 from edgekit.errors import StorageError
 

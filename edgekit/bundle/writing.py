@@ -21,8 +21,9 @@ from types import TracebackType
 from typing import Any
 
 from edgekit import interruption
-from edgekit.bundle.manifest import FORMAT, NAME, VERSION, Manifest, read_manifest
+from edgekit.bundle.head import FORMAT, NAME, VERSION, Head
 from edgekit.bundle.paths import check_path
+from edgekit.bundle.tasks import read_manifest
 from edgekit.errors import StorageError, UsageError
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO}
@@ -101,7 +102,7 @@ class BundleWriter:
         with self._storage():
             shutil.copyfile(source, path)
 
-    def finish(self, manifest: Mapping[str, Any]) -> Manifest:
+    def finish(self, manifest: Mapping[str, Any]) -> Head:
         """Write ``bundle.json`` and put the bundle at its place.
 
         Args:

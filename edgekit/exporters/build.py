@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from edgekit.backends import Engine, load_engine, usable_engines
 from edgekit.backends.joining import join
-from edgekit.bundle import BundleWriter
+from edgekit.bundle import BundleWriter, Manifest
 from edgekit.bundle.golden import write_golden
 from edgekit.bundle.sparse_part import region_suffix
 from edgekit.errors import EngineError, ExportError, GateError
@@ -146,6 +146,7 @@ def export_bundle(
             else:
                 sections |= {**build.manifest(part, report, kept), "golden": recorded}
         manifest = writer.finish(sections)
+    assert isinstance(manifest, Manifest)
     return ExportResult(
         path=destination,
         manifest=manifest,

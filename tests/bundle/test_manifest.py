@@ -100,7 +100,7 @@ def test_numbers_out_of_range(document: dict[str, Any], path: str, value: Any) -
         (put("version", 2), "version 2 is not known; this edgekit reads version 1.\nThe bundle comes from a newer"),
         (put("version", True), "version must be a whole number"),
         (put("extra", 1), "unknown key 'extra'"),
-        (put("task", "segmentation"), "task must be one of detection"),
+        (put("task", "classification"), "task must be one of detection, segmentation"),
         (put("name", "../x"), "name must be a name of letters, digits"),
         (put("target", 3), "target must be text, got 3"),
         (put("graph_format", "coreml"), "graph_format must be one of onnx, tflite, openvino, sparse, got 'coreml'"),

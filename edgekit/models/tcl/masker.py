@@ -15,9 +15,7 @@ from torch.nn import functional as F
 from edgekit.models.tcl.clip import Block, ClipImageEncoder, Projection, to_map
 from edgekit.models.tcl.decoder import GroundingDecoder
 from edgekit.models.tcl.mobile import MobileImageEncoder
-
-COSINE_EPS = 1e-6
-"""Least length that a vector is divided by."""
+from edgekit.segmentation.scores import COSINE_EPS as COSINE_EPS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,15 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-ROUNDS = 10
-DISTANCES = (1, 2, 4, 8, 12, 24)
-"""As TCL uses them, on maps of a quarter of the picture's resolution."""
-
-AROUND = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1))
-NEIGHBOURS = tuple(step for step in AROUND if step != (0, 0))
-
-SPREAD = 0.1
-"""Share of the standard deviation that a difference of colours is divided by."""
+from edgekit.segmentation.pamr import AROUND, DISTANCES, NEIGHBOURS, ROUNDS, SPREAD
 
 
 def refine(picture: Tensor, masks: Tensor, *, rounds: int = ROUNDS, distances: Sequence[int] = DISTANCES) -> Tensor:

@@ -21,15 +21,11 @@ from edgekit.models.tcl.prompts import embed_names
 from edgekit.models.tcl.spec import VitSpec
 from edgekit.models.tcl.tokenizer import Tokenizer
 from edgekit.models.tcl.windows import padding, scaled_size, slide
-
-BACKGROUND = "background"
-"""What a pixel is that no name fits; as a data set's first class it is not a prompt."""
+from edgekit.segmentation.prompts import BACKGROUND as BACKGROUND
+from edgekit.segmentation.scores import CLIP_CENTRE, CLIP_SLOPE
 
 BACKGROUND_REFINED, BACKGROUND_PLAIN = 0.4, 0.5
 """Scores that a name must exceed, with PAMR, which evens masks out, and without."""
-
-CLIP_CENTRE, CLIP_SLOPE = 0.25, 10.0
-"""Cosines of CLIP's own map become scores by sigmoid((s - .25) * 10): the branch that keeps what CLIP knew."""
 
 
 @dataclass(frozen=True, kw_only=True)
