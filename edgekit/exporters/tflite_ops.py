@@ -44,7 +44,7 @@ class Window:
 
 def convolution(emitter: Emitter, node: Node, output: str) -> None:
     """Conv -> CONV_2D or DEPTHWISE_CONV_2D, with PAD before it where needed."""
-    _check(node, {"auto_pad": (b"NOTSET",), "dilations": ([1, 1],), "group": ANY} | WINDOW)
+    _check(node, {"auto_pad": (b"NOTSET",), "dilations": ANY, "group": ANY} | WINDOW)
     if node.inputs[1] not in emitter.graph.constants:
         raise ExportError(f"node {node.name!r} (Conv): expected constant weights, got the tensor {node.inputs[1]!r}")
     weight = emitter.graph.constants[node.inputs[1]]
@@ -57,7 +57,9 @@ def convolution(emitter: Emitter, node: Node, output: str) -> None:
             f"node {node.name!r} (Conv): expected group 1 or depthwise ({channels} groups and as many outputs),"
             f" got {groups} groups and {len(weight)} outputs"
         )
-    window = _window(node, weight.shape[2:])
+    down, right = node.attributes.get("dilations", (1, 1))
+    rows, columns = weight.shape[2:]
+    window = _window(node, ((rows - 1) * down + 1, (columns - 1) * right + 1))  # what it spans
     kind, depthwise = emitter.kind(output), groups > 1
     padding = _padding(window, emitter.shape(source)[1:3], emitter.shape(node.output)[1:3])
     if padding is None:
@@ -74,8 +76,8 @@ def convolution(emitter: Emitter, node: Node, output: str) -> None:
         padding=padding,
         strideH=window.strides[0],
         strideW=window.strides[1],
-        dilationHFactor=1,
-        dilationWFactor=1,
+        dilationHFactor=down,
+        dilationWFactor=right,
         fusedActivationFunction=_activation(emitter, node, output),
         **({"depthMultiplier": 1} if depthwise else {}),
     )
@@ -182,14 +184,16 @@ def resize(emitter: Emitter, node: Node, output: str) -> None:
 
 
 def transpose(emitter: Emitter, node: Node, output: str) -> None:
-    """[N, C, H, W] -> [N, H, W, C]: the order that everything is stored in anyway."""
+    """[N, C, H, W] -> [N, H, W, C], the order that everything is stored in anyway, or back."""
     if len(emitter.graph.shapes[output]) != 4:
         tokens.reorder(emitter, node, output)
         return
-    _check(node, {"perm": ([0, 2, 3, 1],)})
-    if node.inputs[0] in emitter.channels_last or output in emitter.graph.outputs:
-        raise ExportError(f"node {node.name!r} (Transpose): expected one feature map on its way to a Reshape")
-    emitter.channels_last.add(output)
+    back = node.inputs[0] in emitter.channels_last
+    _check(node, {"perm": ([0, 3, 1, 2] if back else [0, 2, 3, 1],)})
+    if output in emitter.graph.outputs:
+        raise ExportError(f"node {node.name!r} (Transpose): expected a feature map that something reads")
+    if not back:
+        emitter.channels_last.add(output)
     emitter.alias(output, node.inputs[0])
 
 
@@ -199,8 +203,14 @@ def reshape(emitter: Emitter, node: Node, output: str) -> None:
     source, shape = node.inputs[0], emitter.graph.shapes[output]
     if len(emitter.graph.shapes[source]) == 4 and source not in emitter.channels_last:
         raise ExportError(f"node {node.name!r} (Reshape): expected a Transpose to channels-last before it")
-    if len(shape) == 4 or prod(shape) != prod(emitter.graph.shapes[source]):
-        raise ExportError(f"node {node.name!r} (Reshape): expected a result of other than 4 dimensions, got {shape}")
+    readers = {reader.op for reader in emitter.graph.consumers(output)}
+    if len(shape) == 4 and readers and readers <= {"Transpose", "LayerNormalization"}:
+        emitter.channels_last.add(output)  # tokens that become a map
+    if (len(shape) == 4 and output not in emitter.channels_last) or prod(shape) != prod(emitter.graph.shapes[source]):
+        raise ExportError(
+            f"node {node.name!r} (Reshape): expected a result of other than 4 dimensions, or a Transpose behind it, got"
+            f" {shape}"
+        )
     kind = emitter.kind(output)
     stored = emitter.writer.tensor(f"{node.name}.shape", (len(shape),), "INT32", data=np.array(shape, np.int32))
     emitter.operator(
@@ -216,6 +226,9 @@ def reshape(emitter: Emitter, node: Node, output: str) -> None:
 def concat(emitter: Emitter, node: Node, output: str) -> None:
     """Concat -> CONCATENATION; all parts are brought to the result's scale, which int8 kernels insist on."""
     _check(node, {"axis": ANY})
+    if len(emitter.graph.shapes[output]) == 2:
+        tokens.join(emitter, node, output)
+        return
     if emitter.channels_last & set(node.inputs) or set(node.inputs) & emitter.graph.constants.keys():
         raise ExportError(f"node {node.name!r} (Concat): expected feature maps or reshaped predictions")
     rank = len(emitter.graph.shapes[output])

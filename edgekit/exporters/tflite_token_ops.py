@@ -1,6 +1,6 @@
 """Handlers (see ``tflite_ops``) for what transformers compute with: rows of tokens and places, float32 and int32.
 
-Nothing here has four dimensions but a picture that is normalised, so nothing changes its order.
+What has four dimensions here keeps its order: a picture that is normalised, and maps that are normed channels-last.
 """
 
 from __future__ import annotations
@@ -94,8 +94,26 @@ def product(emitter: Emitter, node: Node, output: str) -> None:
     )
 
 
+def join(emitter: Emitter, node: Node, output: str) -> None:
+    """Concat of rows, constant ones among them -> CONCATENATION."""
+    if emitter.kind(output) == "INT8":
+        raise ExportError(f"node {node.name!r} (Concat): expected rows of float32 numbers")
+    inputs = [_operand(emitter, tensor) for tensor in node.inputs]
+    emitter.operator(
+        "CONCATENATION",
+        "FLOAT32",
+        inputs,
+        emitter.result(output),
+        options="ConcatenationOptions",
+        axis=int(node.attributes["axis"]) % 2,
+        fusedActivationFunction=NO_ACTIVATION,
+    )
+
+
 def layer_norm(emitter: Emitter, node: Node, output: str) -> None:
     """LayerNormalization over the last dimension: mean, variance, and a factor and a shift for each channel."""
+    if node.inputs[0] in emitter.channels_last:
+        emitter.channels_last.add(output)
     shape = emitter.shape(output)
     if node.attributes.get("axis", -1) not in (-1, len(shape) - 1):
         raise ExportError(f"node {node.name!r} (LayerNormalization): expected one over the last dimension")

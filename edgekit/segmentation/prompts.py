@@ -16,6 +16,7 @@ import binascii
 import json
 import os
 import secrets
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,9 @@ MAX_BYTES = 8 << 20
 
 BACKGROUND = "background"
 """What a pixel is that no prompt fits; as a data set's first class it is no prompt."""
+
+UNSHOWN = frozenset({"Cc", "Cs", "Zl", "Zp"})
+"""Categories of characters that no name has: a terminal would obey them, and half a character is none."""
 
 FINGERPRINT = r"[0-9a-f]{64}"
 
@@ -95,8 +99,8 @@ def check_names(names: Sequence[str]) -> None:
     if not names or len(names) > MOST_PROMPTS:
         raise UsageError(f"expected 1 to {MOST_PROMPTS} prompts, got {len(names)}")
     for name in names:
-        if not name.strip() or len(name) > LONGEST_NAME or not name.isprintable():
-            raise UsageError(f"a prompt has 1 to {LONGEST_NAME} printable characters, got {short(name)}")
+        if not name.strip() or len(name) > LONGEST_NAME or any(unicodedata.category(c) in UNSHOWN for c in name):
+            raise UsageError(f"a prompt has 1 to {LONGEST_NAME} characters that can be shown, got {short(name)}")
         if name.casefold() == BACKGROUND:
             raise UsageError(f"{name!r} is what no prompt fits, and always there; leave it out of the prompts")
     if len(set(names)) != len(names):

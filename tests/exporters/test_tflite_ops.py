@@ -60,6 +60,35 @@ def depthwise_strided(net: Any) -> tuple[Any, str]:
     return conv(net, 6, group=4, strides=[2, 2])
 
 
+def dilated(net: Any) -> tuple[Any, str]:
+    return conv(net, 6, dilations=[2, 2], pads=[2, 2, 2, 2])
+
+
+def dilated_depthwise_unpadded(net: Any) -> tuple[Any, str]:
+    return conv(net, 9, dilations=[2, 2], pads=[0, 0, 0, 0], group=4)
+
+
+def normed_cells(net: Any) -> tuple[Any, str]:
+    graph = net(image=[1, 4, 3, 5])
+    graph.node("Transpose", ["image"], "cells", perm=[0, 2, 3, 1])
+    parts = ["cells", graph.constant("gamma", weights(4)), graph.constant("beta", weights(4))]
+    graph.node("LayerNormalization", parts, "normed", axis=-1, epsilon=1e-5)
+    return graph, graph.conv(
+        "conv", graph.node("Transpose", ["normed"], "back", perm=[0, 3, 1, 2]), weights(8, 4, 1, 1)
+    )
+
+
+def rows_to_map_and_back(net: Any) -> tuple[Any, str]:
+    graph = net(image=[1, 4, 3, 5])
+    graph.node("Transpose", ["image"], "cells", perm=[0, 2, 3, 1])
+    graph.node("Reshape", ["cells", graph.constant("rows", [15, 4])], "tokens")
+    graph.node("Concat", [graph.constant("first", weights(1, 4)), "tokens"], "more", axis=0)
+    places = {"start": 1, "stop": 16, "axis": 0, "step": 1}
+    graph.node("Slice", ["more", *(graph.constant(name, [place]) for name, place in places.items())], "cut")
+    graph.node("Reshape", ["cut", graph.constant("map", [1, 3, 5, 4])], "again")
+    return graph, graph.conv("conv", graph.node("Transpose", ["again"], "back", perm=[0, 3, 1, 2]), weights(8, 4, 1, 1))
+
+
 def fused_relu6(net: Any) -> tuple[Any, str]:
     graph, result = conv(net, 6)
     return graph, graph.relu6(result)
@@ -206,6 +235,7 @@ def oddly_padded_pool(net: Any) -> tuple[Any, str]:
 
 
 OPERATIONS = [
+    dilated, dilated_depthwise_unpadded, normed_cells, rows_to_map_and_back,
     convolution, without_bias, strided, strided_odd, unpadded, one_sided_padding, depthwise, depthwise_strided,
     fused_relu6, lone_relu6, relu6_of_sum, mask, mask_first, pooled_mask, twice_pooled_mask, max_pool, max_pool_floor,
     average_pool, resize, identity_and_constant, reshape, concat, concat_of_channels, fused_relu, lone_relu,
@@ -227,10 +257,6 @@ def test_equals_onnxruntime(net: Any, tmp_path: Path, build: Callable[[Any], tup
     found = load_engine("tflite", tmp_path / "graph.tflite", threads=1).run(inputs)[output]
     assert found.shape == expected.shape
     assert np.abs(found - expected).max() <= (1e-4 if precision == "fp32" else 5e-3 * np.abs(expected).max() + 1e-4)
-
-
-def dilated(net: Any) -> tuple[Any, str]:
-    return conv(net, 6, dilations=[2, 2], pads=[2, 2, 2, 2])
 
 
 def grouped(net: Any) -> tuple[Any, str]:
@@ -317,7 +343,6 @@ def concat_of_constant(net: Any) -> tuple[Any, str]:
 
 
 REFUSALS = [
-    (dilated, r"'conv' \(Conv\): attribute dilations is \[2, 2\], expected \[1, 1\]"),
     (grouped, r"'conv' \(Conv\): expected group 1 or depthwise \(4 groups .*got 2 groups and 4 outputs"),
     (automatic_padding, r"'conv' \(Conv\): attribute auto_pad is b'SAME_UPPER'"),
     (computed_weights, r"'conv' \(Conv\): expected constant weights, got the tensor 'kernel'"),
@@ -330,7 +355,7 @@ REFUSALS = [
     (smooth_resize, r"\(Resize\): attribute mode is b'linear', expected b'nearest'"),
     (fractional_resize, r"'resized' \(Resize\): expected rows and columns to grow by whole factors"),
     (other_transpose, r"'turned' \(Transpose\): attribute perm is \[0, 1, 3, 2\], expected \[0, 2, 3, 1\]"),
-    (final_transpose, r"'turned' \(Transpose\): expected one feature map on its way to a Reshape"),
+    (final_transpose, r"'turned' \(Transpose\): expected a feature map that something reads"),
     (hasty_reshape, r"'flat' \(Reshape\): expected a Transpose to channels-last before it"),
     (reshape_to_features, r"'again' \(Reshape\): expected a result of other than 4 dimensions"),
     (concat_of_constant, r"'joined' \(Concat\): expected feature maps or reshaped predictions"),

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from dataclasses import asdict
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -10,6 +14,7 @@ from edgekit.errors import UsageError
 from edgekit.models.tcl.masker import COSINE_EPS
 from edgekit.models.tcl.model import TCL
 from edgekit.models.tcl.tokenizer import Tokenizer
+from edgekit.segmentation.prompts import Prompts, check_names
 
 TEMPLATES: dict[str, tuple[str, ...]] = {
     # The nine that TCL is evaluated with: CLIP's seven for ImageNet (its repository's Prompt_Engineering notebook)
@@ -72,3 +77,26 @@ def embed_names(model: TCL, tokenizer: Tokenizer, names: tuple[str, ...], *, tem
     vectors = torch.cat(parts)
     means = vectors.reshape(len(names), -1, vectors.shape[-1]).mean(dim=1)
     return F.normalize(means, dim=-1, eps=COSINE_EPS)
+
+
+def fingerprint(model: TCL) -> str:
+    """64 hexadecimal digits that tell text encoders apart: embeddings of another one mean nothing to ``model``."""
+    spec = model.spec
+    digest = hashlib.sha256(json.dumps([asdict(spec.text), spec.embedding, spec.quick_gelu], sort_keys=True).encode())
+    for name, value in sorted(model.clip_text_encoder.state_dict().items()):
+        digest.update(f"{name} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().float().numpy().astype("<f4").tobytes())
+    return digest.hexdigest()
+
+
+def make_prompts(model: TCL, tokenizer: Tokenizer, names: tuple[str, ...], *, templates: str) -> Prompts:
+    """What a bundle of ``model`` looks for, for a board that has no text encoder.
+
+    Raises:
+        UsageError: a name is empty, too long, not printable or there twice, or the set of templates is unknown.
+    """
+    check_names(names)
+    embeddings = embed_names(model, tokenizer, names, templates=templates).cpu().float().numpy()
+    return Prompts(
+        names=names, embeddings=embeddings, model=model.spec.name, text=fingerprint(model), templates=templates
+    )
