@@ -32,6 +32,7 @@ VERBS = {
     "pretrain": ("training", "Teach a backbone to see, from pictures without labels."),
     "val": ("training", "Measure accuracy, mask recall and executed MACs of a checkpoint or bundle."),
     "export": ("export", "Convert a checkpoint into a bundle for one board, behind an accuracy gate."),
+    "prompts": ("export", "Put what a segmenter looks for into a small file, for bundles that are there already."),
     "verify": ("export", "Does a bundle still give its golden output, or its checkpoint's on any footage?"),
     "run": ("runtime", "Detect objects in a camera, video, folder or the demo."),
     "service": ("runtime", "Keep a run going: as a service that systemd starts, watches and starts again."),
@@ -106,18 +107,22 @@ class ProgramGroup(Program, click.Group):
 class ProgramWithParts(Program):
     """A program some of whose first arguments name parts of it, with options of their own, in files beside it."""
 
-    def __init__(self, *args: Any, parts: dict[str, str], folder: str, **kwargs: Any) -> None:
-        """``parts``: first argument -> stem of the file in ``folder``."""
+    def __init__(
+        self, *args: Any, parts: dict[str, str], folder: str, asked_by: dict[str, str] | None = None, **kwargs: Any
+    ) -> None:
+        """``parts``: first argument -> stem of the file in ``folder``; ``asked_by``: option -> first argument."""
         super().__init__(*args, **kwargs)
-        self.parts, self.folder = parts, folder
+        self.parts, self.folder, self.asked_by = parts, folder, asked_by or {}
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
         """That of a part where one is named."""
-        if args and args[0] in self.parts:
-            part = load_program(self.parts[args[0]], folder=self.folder)
-            return part.make_context(f"{info_name} {args[0]}", args[1:], parent, **extra)
+        asking = (self.asked_by[name] for name in (text.partition("=")[0] for text in args) if name in self.asked_by)
+        name = args[0] if args and args[0] in self.parts else next(asking, None)
+        if name is not None:
+            part = load_program(self.parts[name], folder=self.folder)
+            return part.make_context(f"{info_name} {name}", args[1:] if args[0] == name else args, parent, **extra)
         return super().make_context(info_name, args, parent, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from edgekit.cli import Program
+from edgekit.cli import ProgramWithParts
 from edgekit.errors import UsageError
 
 log = logging.getLogger("edgekit")
@@ -18,7 +18,9 @@ FORMATS = ("onnx", "tflite", "openvino", "sparse")
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
-@click.command(cls=Program)
+@click.command(
+    "export", cls=ProgramWithParts, parts={"tcl": "export_tcl"}, folder="export", asked_by={"--prompts": "tcl"}
+)
 @click.argument("checkpoint", metavar="CHECKPOINT|default", required=False)
 @click.option("-m", "--model", metavar="CHECKPOINT", help="The same as the argument CHECKPOINT.")
 @click.option("--target", metavar="BOARD", help="Choose format, precision and threads for a board (`edgekit boards`).")
@@ -88,6 +90,8 @@ def main(
     Otherwise nothing is written, the worst layers are named, and the exit code is 5; --keep-float worst:N leaves the
     N worst in float32.
 
+    A TCL model, which segments by words, has options of its own: `edgekit export tcl --help`.
+
     With --sparse the bundle also carries sparse programs, whose time follows the active cells, for the native engine
     and for that of --format (`--engine tflite-sparse`). They pass the same gate; `edgekit bench sparse` tells the
     bundle above which share of active cells the dense graphs are faster here. --format sparse writes programs alone.
@@ -107,7 +111,7 @@ def main(
     )
     from edgekit.exporters.gate import PARITY_IMAGES
     from edgekit.exporters.pictures import mask_finder
-    from edgekit.exporters.plan import plan_export
+    from edgekit.exporters.plan import one_precision, plan_export
     from edgekit.exporters.sensitivity import KeepFloat
     from edgekit.models.derived import at_size, compressed, open_checkpoint, parse_size
     from edgekit.profiling.machine import available_threads
@@ -119,7 +123,7 @@ def main(
     plan = plan_export(
         load_board(target) if target else None,
         graph_format=graph_format,
-        precision=_the_precision(precision, half, int8),
+        precision=one_precision(precision, half=half, int8=int8),
         threads=threads,
         sparse=sparse,
         calibrated=calib is not None or data is not None,
@@ -182,13 +186,6 @@ def _the_model(checkpoint: str | None, model: str | None) -> str:
     if (checkpoint is None) == (model is None):
         raise UsageError("name one checkpoint to export, for example: edgekit export runs/x/best.pt --target desktop")
     return checkpoint or model or ""
-
-
-def _the_precision(precision: str | None, half: bool, int8: bool) -> str | None:
-    asked = {name for name, flag in ((precision, True), ("fp16", half), ("int8", int8)) if name and flag}
-    if len(asked) > 1:
-        raise UsageError(f"--precision, --half and --int8 contradict each other: {' and '.join(sorted(asked))}")
-    return next(iter(asked), None)
 
 
 def _checkpoint_path(name: str) -> Path:

@@ -11,6 +11,7 @@ G mask grid, R regions, K candidates.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,12 +31,13 @@ from edgekit.bundle.golden_files import (
 )
 from edgekit.bundle.listed import Tolerance
 from edgekit.bundle.reading import Bundle, open_bundle
+from edgekit.bundle.trying import try_engines
 from edgekit.bundle.writing import BundleWriter
 from edgekit.data.letterbox import letterbox
 from edgekit.data.picture_file import encode_png
 from edgekit.decoding import Candidates
 from edgekit.detections import Detections
-from edgekit.errors import BundleError, EngineError, MissingDependencyError, SparseProgramError
+from edgekit.errors import BundleError
 from edgekit.masks.pyramid import Mask
 from edgekit.masks.sources import MaskInput, omg
 
@@ -172,9 +174,8 @@ def verify_bundle(path: str | Path, engine: str | None = None, *, threads: int =
     if engine is not None:
         checks = [_check(bundle, engine, threads)]
     else:
-        checks = [_try(bundle, name, threads) for name in bundle.manifest.choices]
-        if all(check.status == "not installed" for check in checks):
-            _check(bundle, bundle.manifest.engines[0], threads)  # raises what is missing
+        unable = functools.partial(_unable, bundle)
+        checks = list(try_engines(bundle.manifest.choices, lambda name: _check(bundle, name, threads), unable))
     recorded = recording.detections.scores >= bundle.manifest.spec.score_threshold
     return VerifyReport(
         name=bundle.manifest.name,
@@ -184,14 +185,9 @@ def verify_bundle(path: str | Path, engine: str | None = None, *, threads: int =
     )
 
 
-def _try(bundle: Bundle, engine: str, threads: int) -> EngineCheck:
+def _unable(bundle: Bundle, engine: str, status: str, detail: str) -> EngineCheck:
     limits = bundle.manifest.golden_of(engine).tolerance
-    try:
-        return _check(bundle, engine, threads)
-    except MissingDependencyError as error:
-        return EngineCheck(engine=engine, status="not installed", detail=str(error), tolerance=limits)
-    except (EngineError, SparseProgramError) as error:
-        return EngineCheck(engine=engine, status="error", detail=str(error), tolerance=limits)
+    return EngineCheck(engine=engine, status=status, detail=detail, tolerance=limits)
 
 
 def _check(bundle: Bundle, engine: str, threads: int) -> EngineCheck:

@@ -84,6 +84,20 @@ def protocols() -> dict[str, dict[str, Any]]:
     return tomllib.loads(SETS_FILE.read_text(encoding="utf-8"))
 
 
+def classes_of(protocol: str) -> tuple[str, ...]:
+    """The names of a protocol's classes, the background first where there is one.
+
+    Raises:
+        UsageError: no such protocol.
+    """
+    tables = protocols()
+    if protocol not in tables:
+        near = difflib.get_close_matches(protocol, tables, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else "."
+        raise UsageError(f"no protocol is called {protocol!r}{hint} There are: {', '.join(tables)}")
+    return tuple(tables[protocol]["classes"])
+
+
 def open_segmentation(path: Path, protocol: str, split: str) -> SegmentationDataset:
     """The pictures of ``split`` ("train" or "val") of a data set at ``path``; files are read later, one by one.
 
@@ -91,19 +105,14 @@ def open_segmentation(path: Path, protocol: str, split: str) -> SegmentationData
         UsageError: no such protocol.
         DataError: there is no data set of this protocol at ``path``; it is empty; a file is missing.
     """
-    tables = protocols()
-    if protocol not in tables:
-        near = difflib.get_close_matches(protocol, tables, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else "."
-        raise UsageError(f"no protocol is called {protocol!r}{hint} There are: {', '.join(tables)}")
-    table = tables[protocol]
+    classes = classes_of(protocol)
+    table = protocols()[protocol]
     pairs = list(_plain(path, split) if (path / "masks").is_dir() else _published(path, table, split))
     if not pairs:
         raise DataError(f"{path} has no picture with a mask in its split {split!r} for the protocol {protocol}")
     missing = [file for pair in pairs for file in pair if not file.is_file()]
     if missing:
         raise DataError(f"{path}: {len(missing)} files of the split {split!r} do not exist, the first is {missing[0]}")
-    classes = tuple(table["classes"])
     return SegmentationDataset(
         name=f"{path.name} {split} ({protocol})",
         classes=classes,

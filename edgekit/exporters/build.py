@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from edgekit.backends import Engine, load_engine, usable_engines
 from edgekit.backends.joining import join
-from edgekit.bundle import BundleWriter, Manifest
+from edgekit.bundle import BundleWriter
 from edgekit.bundle.golden import write_golden
 from edgekit.bundle.sparse_part import region_suffix
 from edgekit.errors import EngineError, ExportError, GateError
@@ -27,6 +27,7 @@ from edgekit.exporters.evidence import Evidence
 from edgekit.exporters.export_result import ExportResult
 from edgekit.exporters.full_disk import full_disk_named
 from edgekit.exporters.gate import PARITY_IMAGES, GateReport, gate_error, measure_ap50, run_gate
+from edgekit.exporters.head_sections import head_sections, measured
 from edgekit.exporters.onnx_graph import read_graph
 from edgekit.exporters.pictures import (
     Picture,
@@ -41,7 +42,6 @@ from edgekit.exporters.relu_equalisation import equalise_relus
 from edgekit.exporters.roi_calibration import head_calibration
 from edgekit.exporters.sensitivity import SAMPLES, KeepFloat, LayerError, by_graph, rank_layers
 from edgekit.exporters.sparse_region import to_region
-from edgekit.exporters.tools import tool_versions
 from edgekit.masks.sources import omg
 from edgekit.pipeline import Pipeline
 from edgekit.profiling.machine import available_threads
@@ -146,7 +146,6 @@ def export_bundle(
             else:
                 sections |= {**build.manifest(part, report, kept), "golden": recorded}
         manifest = writer.finish(sections)
-    assert isinstance(manifest, Manifest)
     return ExportResult(
         path=destination,
         manifest=manifest,
@@ -317,51 +316,27 @@ class _Build:
         regions = {name: f"{name}{region_suffix(self.plan.suffix)}" for name in programs}
         for name, file in programs.items():
             to_region(self.writer.path(file), self.writer.path(regions[name]), pixels=takes_picture(name))
-        measured = _measured(report)
-        return {"programs": programs, "regions": regions, "golden": golden, "break_even": None, **measured}
+        verdict = measured(report)
+        return {"programs": programs, "regions": regions, "golden": golden, "break_even": None, **verdict}
 
     def manifest(self, part: Part, report: GateReport, kept: tuple[str, ...]) -> dict[str, Any]:
         """``bundle.json`` but for the golden files and what may stand beside the graphs."""
         from edgekit.metrics.macs import count_macs, layers_to_json, total_macs
 
         layers = count_macs(self.checkpoint.model)
-        calibration = self.evidence.calibration if self.plan.precision == "int8" else None
-        provenance = self.checkpoint.provenance
         return {
-            "name": self.writer.destination.name.removesuffix(".edgekit"),
+            **head_sections(
+                self.plan,
+                name=self.writer.destination.name,
+                calibration=self.evidence.calibration,
+                kept=kept,
+                provenance=self.checkpoint.provenance,
+            ),
             "task": "detection",
             "spec": self.checkpoint.spec.to_json(),
-            "target": self.plan.target,
-            "graph_format": self.plan.graph_format,
-            "precision": self.plan.precision,
-            "engines": list(self.plan.engines),
-            "threads": self.plan.threads,
             "graphs": self.files(part),
-            "engine_options": _plain(self.plan.engine_options),
-            "calibration": None
-            if calibration is None
-            else {"images": calibration.images, "sha256": calibration.sha256},
             "macs": {"dense": total_macs(layers, "detector"), "omg": total_macs(layers, "omg")},
             "layers": layers_to_json(layers),
             "parameters": sum(layer.parameters for layer in layers),
-            "kept_float": list(kept),
-            **_measured(report),
-            "provenance": {
-                "training_data": "unknown",
-                "starting_weights": "unknown",
-                **{name: str(value) for name, value in provenance.items()},
-            },
-            "tool_versions": tool_versions(),
+            **measured(report),
         }
-
-
-def _measured(report: GateReport) -> dict[str, Any]:
-    """The gate's verdict as a manifest holds it."""
-    return {
-        "accuracy": None if report.accuracy is None else report.accuracy.to_json(),
-        "parity": {"engine": report.engine, **report.to_json()["parity"]},
-    }
-
-
-def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: dict(settings) for name, settings in options.items()}

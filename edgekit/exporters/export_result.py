@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekit.bundle import Manifest
-from edgekit.exporters.gate import GateReport
+from edgekit.bundle import Head
+from edgekit.exporters.head_sections import Report
 from edgekit.exporters.sensitivity import LayerError
 
 
@@ -16,12 +16,12 @@ class ExportResult:
     """A bundle that passed its gate."""
 
     path: Path
-    manifest: Manifest
-    report: GateReport
+    manifest: Head
+    report: Report
     kept_float: tuple[str, ...]
     """Layers left in float32."""
 
-    sparse_report: GateReport | None = None
+    sparse_report: Report | None = None
     """Of the sparse programs beside the graphs, if there are any."""
 
     ranking: tuple[LayerError, ...] = ()

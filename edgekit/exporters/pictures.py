@@ -7,6 +7,7 @@ import hashlib
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -59,7 +60,21 @@ def dataset_pictures(dataset: DetectionDataset, count: int) -> Iterator[Picture]
         yield dataset.samples[index].read()
 
 
-def drawn_scene(spec: DetectorSpec) -> Picture:
+class InputSize(Protocol):
+    """What a scene is drawn for."""
+
+    @property
+    def height(self) -> int:
+        """In pixels."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """In pixels."""
+        ...
+
+
+def drawn_scene(spec: InputSize) -> Picture:
     """A fixed scene of shapes on a gradient, for exports without any photograph at hand: [H, W, 3].
 
     A detector of real objects may see nothing in it; the tensors behind are compared all the same.

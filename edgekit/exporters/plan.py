@@ -178,6 +178,14 @@ def plan_export(
     )
 
 
+def one_precision(precision: str | None, *, half: bool, int8: bool) -> str | None:
+    """What ``--precision``, ``--half`` and ``--int8`` ask for together; raises ``UsageError`` if for two things."""
+    asked = {name for name, flag in ((precision, True), ("fp16", half), ("int8", int8)) if name and flag}
+    if len(asked) > 1:
+        raise UsageError(f"--precision, --half and --int8 contradict each other: {' and '.join(sorted(asked))}")
+    return next(iter(asked), None)
+
+
 def check_programs(spec: DetectorSpec, plan: ExportPlan) -> None:
     """Refuse a DETR in sparse programs alone, before anything is converted.
 

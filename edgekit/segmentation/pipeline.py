@@ -12,7 +12,7 @@ N prompts, D embedding, h x w a picture's size.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -72,9 +72,18 @@ class SegmentationPipeline:
         """The engine with its version and device."""
         return self.graph.name
 
-    def with_prompts(self, prompts: Prompts) -> SegmentationPipeline:
-        """The same loaded graph, looking for something else; raises ``UsageError`` as the constructor does."""
-        return SegmentationPipeline(self.spec, self.graph, prompts)
+    def with_prompts(self, prompts: Prompts, *, background: float | None = None) -> SegmentationPipeline:
+        """The same loaded graph, looking for something else.
+
+        Args:
+            prompts: what for.
+            background: score (0..1) that they must exceed, 0 for no background; ``None`` leaves it as it is.
+
+        Raises:
+            UsageError: the prompts were made for another model.
+        """
+        spec = self.spec if background is None else replace(self.spec, background=background)
+        return SegmentationPipeline(spec, self.graph, prompts)
 
     def process(self, image_rgb: NDArray[np.uint8], *, size: tuple[int, int] | None = None) -> SegmentResult:
         """Segment one picture.

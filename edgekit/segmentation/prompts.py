@@ -31,15 +31,15 @@ from edgekit.segmentation.spec import SegmenterSpec
 
 FORMAT, VERSION = "edgekit-prompts", 1
 
-MOST_PROMPTS = 255
-"""Labels are 8 bits, of which 0 is the background; ADE20k has 150 classes, COCO-Stuff 171."""
+MOST_PROMPTS = 254
+"""Labels are 8 bits, of which 0 is the background, and 255 in masks is not scored; COCO-Stuff has 171 classes."""
 
 LONGEST_NAME = 200
 """In characters; a text encoder reads some 70 tokens."""
 
 LARGEST_EMBEDDING = 4096
 MAX_BYTES = 8 << 20
-"""Of a file: 255 prompts of 4096 numbers are 5.6 MB."""
+"""Of a file: 254 prompts of 4096 numbers are 5.6 MB."""
 
 BACKGROUND = "background"
 """What a pixel is that no prompt fits; as a data set's first class it is no prompt."""

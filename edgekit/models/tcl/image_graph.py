@@ -146,7 +146,7 @@ class StaticMobile(nn.Module):
 
 
 class StaticVit(nn.Module):
-    """CLIP's vision transformer in a picture of ``rows`` x ``columns`` patches, the masker's last block, and its own."""
+    """CLIP's vision transformer for ``rows`` x ``columns`` patches; the masker's last block, and its own."""
 
     positions: Tensor
     first: Tensor

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from edgekit.errors import UsageError
 from edgekit.models.tcl.masker import COSINE_EPS
 from edgekit.models.tcl.model import TCL
 from edgekit.models.tcl.tokenizer import Tokenizer
-from edgekit.segmentation.prompts import Prompts, check_names
+from edgekit.segmentation.prompts import BACKGROUND, Prompts, check_names, read_prompts
 
 TEMPLATES: dict[str, tuple[str, ...]] = {
     # The nine that TCL is evaluated with: CLIP's seven for ImageNet (its repository's Prompt_Engineering notebook)
@@ -87,6 +88,27 @@ def fingerprint(model: TCL) -> str:
         digest.update(f"{name} {tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().float().numpy().astype("<f4").tobytes())
     return digest.hexdigest()
+
+
+def prompts_from(text: str, model: TCL, *, templates: str) -> Prompts:
+    """Prompts from what a person typed: names separated by commas, or a file of ``edgekit prompts``.
+
+    Raises:
+        UsageError: names that cannot be prompts, or a file for another model.
+        PromptsError: a malformed file.
+        MissingDependencyError: the extra ``segment``, which reads names, is not installed.
+    """
+    path = Path(text)
+    if path.suffix == ".json":
+        prompts = read_prompts(path)
+        if prompts.text != fingerprint(model):
+            raise UsageError(
+                f"{path}: made for another model, {prompts.model}.\n"
+                'Make them with this checkpoint: edgekit prompts CHECKPOINT "person, red car" -o words.json'
+            )
+        return prompts
+    names = tuple(name for name in parse_prompts(text) if name != BACKGROUND)
+    return make_prompts(model, Tokenizer(), names, templates=templates)
 
 
 def make_prompts(model: TCL, tokenizer: Tokenizer, names: tuple[str, ...], *, templates: str) -> Prompts:

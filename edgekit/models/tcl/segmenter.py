@@ -5,7 +5,8 @@ N names, D embedding, H x W the picture's size.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -84,6 +85,11 @@ SMALL_OPTIONS = SegmentOptions(
 def options_for(model: TCL) -> SegmentOptions:
     """How pictures are segmented by ``model`` if nobody says otherwise: as published, or as suits a small one."""
     return SegmentOptions() if isinstance(model.spec.image, VitSpec) else SMALL_OPTIONS
+
+
+def changed(options: SegmentOptions, **given: Any) -> SegmentOptions:
+    """``options`` with those of ``given`` that are not ``None``."""
+    return replace(options, **{name: value for name, value in given.items() if value is not None})
 
 
 @torch.no_grad()
