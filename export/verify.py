@@ -11,7 +11,9 @@ import click
 from edgekit.cli import Program
 
 if TYPE_CHECKING:
+    from edgekit.bundle import AnyBundle, Bundle
     from edgekit.bundle.golden import VerifyReport
+    from edgekit.bundle.segmentation_golden import SegmentationVerifyReport
     from edgekit.exporters.comparison import Comparison
 
 
@@ -37,10 +39,12 @@ def main(
     edgekit verify detector.edgekit --against runs/x/best.pt --source yard.mp4 --frames 500
 
     BUNDLE is a folder, a zip file, or 'default'. All hashes are checked, then the recorded input runs through each
-    engine, and objectness, mask, scores and boxes are compared with the recorded ones. With --against, each engine runs
+    engine, and objectness, mask, scores and boxes, or a segmenter's scores and labels, are compared with the recorded
+    ones. With --against, each engine runs
     beside that model (a checkpoint, or another bundle) on every frame of --source, and must agree with it within the
     tolerances of the export gate. Exit code 5: they differ.
     """
+    from edgekit.bundle import SegmentationBundle, open_any_bundle
     from edgekit.errors import UsageError
     from edgekit.pipeline import is_checkpoint, resolve_model
 
@@ -55,54 +59,110 @@ def main(
             "--against says what to compare with and --source on which frames: give both, or neither.\n"
             "Try: edgekit verify BUNDLE --against CHECKPOINT --source VIDEO"
         )
+    opened = open_any_bundle(path)
+    verify = _verify_segmenter if isinstance(opened, SegmentationBundle) else _verify_detector
+    verify(opened, against, sources, engine=engine, threads=threads, frames=frames, as_json=as_json)
+
+
+def _verify_detector(
+    bundle: AnyBundle,
+    against: str | None,
+    sources: tuple[str, ...],
+    *,
+    engine: str,
+    threads: int,
+    frames: int,
+    as_json: bool,
+) -> None:
+    from edgekit.bundle import Bundle
+
+    assert isinstance(bundle, Bundle)
     if against is None:
-        _verify_golden(path, engine, threads, as_json)
+        _verify_golden(bundle, engine, threads, as_json)
     else:
-        _verify_against(path, against, sources, engine=engine, threads=threads, frames=frames, as_json=as_json)
+        _verify_against(bundle, against, sources, engine=engine, threads=threads, frames=frames, as_json=as_json)
 
 
-def _verify_golden(path: Path, engine: str, threads: int, as_json: bool) -> None:
+def _verify_golden(bundle: Bundle, engine: str, threads: int, as_json: bool) -> None:
     from edgekit.bundle.golden import verify_bundle
-    from edgekit.errors import GateError
 
-    report = verify_bundle(path, None if engine == "auto" else engine, threads=threads)
+    report = verify_bundle(bundle, None if engine == "auto" else engine, threads=threads)
     if as_json:
         click.echo(json.dumps(report.to_json(), indent=2))
     else:
         _print_report(report)
+    _refuse_failed(report, "detections")
+
+
+def _verify_segmenter(
+    bundle: AnyBundle,
+    against: str | None,
+    sources: tuple[str, ...],
+    *,
+    engine: str,
+    threads: int,
+    frames: int,
+    as_json: bool,
+) -> None:
+    from edgekit.bundle import SegmentationBundle
+    from edgekit.bundle.segmentation_golden import verify_segmentation
+    from edgekit.exporters.tcl_comparison import compare_segmenters
+
+    assert isinstance(bundle, SegmentationBundle)
+    if against is None:
+        report = verify_segmentation(bundle, None if engine == "auto" else engine, threads=threads)
+        click.echo(json.dumps(report.to_json(), indent=2) if as_json else "\n".join(report.lines()))
+        _refuse_failed(report, "labels")
+        return
+    compared = list(compare_segmenters(bundle, Path(against), sources, engine=engine, threads=threads, frames=frames))
+    failures = [f"{one.engine} on {source}: {failure}" for source, one in compared for failure in one.failures]
+    if as_json:
+        rows = [{"source": source, **one.to_json()} for source, one in compared]
+        document = {"bundle": str(bundle.path), "against": against, "passed": not failures, "rows": rows}
+        click.echo(json.dumps(document, indent=2))
+    else:
+        click.echo("\n".join(f"{source}: {one.lines()[0]}" for source, one in compared))
+    _refuse_differing(bundle, against, failures)
+
+
+def _refuse_failed(report: VerifyReport | SegmentationVerifyReport, results: str) -> None:
+    from edgekit.errors import GateError
+
     if not report.passed:
         bad = ", ".join(check.engine for check in report.checks if check.status in ("failed", "error"))
         raise GateError(
             f"{report.name} does not give its recorded output on {bad}.\n"
-            "Do not trust its detections here. Try another engine with --engine, or export it again on this machine."
+            f"Do not trust its {results} here. Try another engine with --engine, or export it again on this machine."
+        )
+
+
+def _refuse_differing(bundle: AnyBundle, against: str, failures: list[str]) -> None:
+    from edgekit.errors import GateError
+
+    if failures:
+        raise GateError(
+            "\n  ".join([f"{bundle.path} and {against} do not agree:", *failures])
+            + "\nIf the bundle was made from that model, export it again, and its gate names the layers."
         )
 
 
 def _verify_against(
-    path: Path, against: str, sources: tuple[str, ...], *, engine: str, threads: int, frames: int, as_json: bool
+    bundle: Bundle, against: str, sources: tuple[str, ...], *, engine: str, threads: int, frames: int, as_json: bool
 ) -> None:
-    from edgekit.bundle import open_bundle
-    from edgekit.errors import GateError
     from edgekit.exporters.comparison import compare
     from edgekit.pipeline import open_pipeline
 
-    bundle = open_bundle(path)
     # `default` is a bundle wherever an engine runs it; here its checkpoint is meant.
     reference = open_pipeline(against, engine="torch" if against == "default" else "auto", threads=threads)
     comparisons = list(compare(bundle, reference, sources, engine=engine, threads=threads, frames=frames))
     failures = [f"{one.engine} on {one.source}: {failure}" for one in comparisons for failure in one.failures]
     if as_json:
         rows = [one.to_json() for one in comparisons]
-        click.echo(
-            json.dumps({"bundle": str(path), "against": against, "passed": not failures, "rows": rows}, indent=2)
-        )
+        document = {"bundle": str(bundle.path), "against": against, "passed": not failures, "rows": rows}
+        click.echo(json.dumps(document, indent=2))
     else:
         _print_comparisons(comparisons)
-    if failures:
-        raise GateError(
-            "\n  ".join([f"{path} and {against} do not agree:", *failures])
-            + "\nIf the bundle was made from that model, export it again, and its gate names the layers."
-        )
+    _refuse_differing(bundle, against, failures)
 
 
 def _print_comparisons(comparisons: list[Comparison]) -> None:

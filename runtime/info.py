@@ -28,20 +28,25 @@ def main(model: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(document, indent=2))
         return
-    for title, value in _lines(document):
+    lines = _segmenter_lines(document) if document.get("task") == "segmentation" else _lines(document)
+    for title, value in lines:
         click.echo(f"{title:<18}{value}")
 
 
 def _bundle(path: Path) -> dict[str, Any]:
-    from edgekit.bundle import open_bundle
+    from edgekit.bundle import SegmentationBundle, open_any_bundle
+    from edgekit.segmentation.pipeline import own_prompts
 
-    manifest = open_bundle(path).manifest
+    bundle = open_any_bundle(path)
+    manifest = bundle.manifest
+    asked = {"prompt_names": list(own_prompts(bundle).names)} if isinstance(bundle, SegmentationBundle) else {}
     return {
         "kind": "bundle",
         "path": str(path),
         "bytes": sum(entry.bytes for entry in manifest.files.values()),
         "choices": list(manifest.choices),
         **manifest.document,
+        **asked,
     }
 
 
@@ -97,8 +102,29 @@ def _lines(document: dict[str, Any]) -> list[tuple[str, str]]:
         lines += _bundle_lines(document)
     else:
         lines += [(str(name), f"{value}") for name, value in document["metrics"].items()]
+    return [*lines, *_origin_lines(provenance)]
+
+
+def _segmenter_lines(document: dict[str, Any]) -> list[tuple[str, str]]:
+    """The same of a bundle that segments by words."""
+    spec, provenance, names = document["spec"], document["provenance"], document["prompt_names"]
+    shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+    refined = "refined along colours" if spec["pamr"] else "as they come"
     return [
-        *lines,
+        (document["kind"], f"{document['path']}  ({document['bytes'] / 1e6:.2f} MB)"),
+        ("model", f"{spec['model']}, {document['parameters'] / 1e6:.2f} M parameters, segments by words"),
+        ("prompts", f"{len(names)}: {shown}"),
+        ("text encoder", f"{spec['text'][:12]}, sentences {spec['templates']!r}: other prompts must be made by it"),
+        ("input", f"{spec['width']}x{spec['height']} RGB, pictures with a shorter side of {spec['short_side']} pixels"),
+        ("masks", f"{spec['columns']}x{spec['rows']} cells, {refined}, background under {spec['background']:g}"),
+        *_common_lines(document),
+        ("MACs", f"{document['macs']['dense'] / 1e6:.0f} M"),
+        *_origin_lines(provenance),
+    ]
+
+
+def _origin_lines(provenance: dict[str, Any]) -> list[tuple[str, str]]:
+    return [
         ("training data", provenance.get("training_data", "not recorded")),
         ("starting weights", provenance.get("starting_weights", "not recorded")),
         *([("teacher", provenance["teacher"])] if "teacher" in provenance else []),
@@ -109,18 +135,24 @@ def _proposals(rules: dict[str, Any]) -> str:
     return f"at most {rules['proposals']}, of the best {rules['before_nms']} anchors after NMS at {rules['nms_iou']:g}"
 
 
-def _bundle_lines(document: dict[str, Any]) -> list[tuple[str, str]]:
-    macs, accuracy, calibration = document["macs"], document["accuracy"], document["calibration"]
+def _common_lines(document: dict[str, Any]) -> list[tuple[str, str]]:
+    accuracy, calibration = document["accuracy"], document["calibration"]
     lines = [
         ("format", f"{document['graph_format']}, {document['precision']}, for {document['target'] or 'any board'}"),
         ("engines", f"{', '.join(document['choices'])}; {document['threads']} threads"),
-        ("MACs", f"{macs['dense'] / 1e6:.0f} M dense, {macs['omg'] / 1e6:.0f} M for the mask"),
         ("calibration", f"{calibration['images']} images" if calibration else "none"),
     ]
     if document["kept_float"]:
         lines.append(("kept in float", f"{len(document['kept_float'])} layers"))
     if accuracy:
         lines.append(("accuracy", _rounded(accuracy)))
+    return lines
+
+
+def _bundle_lines(document: dict[str, Any]) -> list[tuple[str, str]]:
+    macs = document["macs"]
+    lines = _common_lines(document)
+    lines.insert(2, ("MACs", f"{macs['dense'] / 1e6:.0f} M dense, {macs['omg'] / 1e6:.0f} M for the mask"))
     if sparse := document.get("sparse"):
         lines.append(("sparse programs", _break_even(sparse["break_even"])))
         if sparse["accuracy"]:

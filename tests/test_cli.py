@@ -57,9 +57,9 @@ def test_version_is_printed() -> None:
 
 
 def test_a_mistyped_verb_gets_a_suggestion() -> None:
-    result = CliRunner().invoke(main, ["exprot"])
+    result = CliRunner().invoke(main, ["verfiy"])
     assert result.exit_code == 2
-    assert "No such command 'exprot'. Did you mean 'export'?" in result.stderr
+    assert "No such command 'verfiy'. Did you mean 'verify'?" in result.stderr
 
 
 def test_a_mistyped_option_gets_a_suggestion() -> None:

@@ -159,7 +159,7 @@ def write_golden(
     return {"input": INPUT, "output": output, "tolerance": asdict(TOLERANCES[precision])}
 
 
-def verify_bundle(path: str | Path, engine: str | None = None, *, threads: int = 1) -> VerifyReport:
+def verify_bundle(path: str | Path | Bundle, engine: str | None = None, *, threads: int = 1) -> VerifyReport:
     """Run the golden input through ``engine``, or through every one that is installed and has graphs in the bundle.
 
     Raises:
@@ -169,7 +169,7 @@ def verify_bundle(path: str | Path, engine: str | None = None, *, threads: int =
             report.
         UsageError: the bundle does not run on ``engine``.
     """
-    bundle = open_bundle(path)
+    bundle = path if isinstance(path, Bundle) else open_bundle(path)
     recording = read_recording(bundle, bundle.manifest.golden)
     if engine is not None:
         checks = [_check(bundle, engine, threads)]

@@ -14,7 +14,6 @@ import binascii
 import json
 import struct
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 
 from edgekit.bundle.fields import Fields, parse_json
 from edgekit.bundle.golden_files import INPUT, OUTPUT
-from edgekit.bundle.reading import SegmentationBundle, open_segmentation_bundle
+from edgekit.bundle.reading import SegmentationBundle
 from edgekit.bundle.segmentation_manifest import SegmentationTolerance
 from edgekit.bundle.trying import try_engines
 from edgekit.bundle.writing import BundleWriter
@@ -84,6 +83,22 @@ class SegmentationVerifyReport:
         ran = [check for check in self.checks if check.status != "not installed"]
         return bool(ran) and all(check.status == "passed" for check in ran)
 
+    def lines(self) -> list[str]:
+        """For people."""
+        lines = [
+            f"{self.name}: hashes match, {100 * self.labelled:.1f} % of the recorded picture is not background",
+            "",
+            f"{'engine':<20}{'result':<16}{'score':>9}{'pixels':>11}",
+            f"{'allowed':<36}{self.tolerance.score:>9.4f}{100 * self.tolerance.pixels:>9.2f} %",
+        ]
+        for check in self.checks:
+            head = f"{check.engine:<20}{check.status:<16}"
+            if check.status in ("passed", "failed"):
+                lines.append(f"{head}{check.score:>9.4f}{100 * check.pixels:>9.2f} %  {check.detail}")
+            else:
+                lines.append(f"{head}{check.detail.splitlines()[0]}")
+        return lines
+
     def to_json(self) -> dict[str, Any]:
         """A dictionary that ``json`` can write."""
         return {**asdict(self), "passed": self.passed}
@@ -101,16 +116,17 @@ def write_segmentation_golden(
     return {"input": INPUT, "output": OUTPUT, "tolerance": TOLERANCES[precision].to_json()}
 
 
-def verify_segmentation(path: str | Path, engine: str | None = None, *, threads: int = 1) -> SegmentationVerifyReport:
+def verify_segmentation(
+    bundle: SegmentationBundle, engine: str | None = None, *, threads: int = 1
+) -> SegmentationVerifyReport:
     """Run the golden input through ``engine``, or through every one that is installed and has graphs in the bundle.
 
     Raises:
-        BundleError, PromptsError: the bundle, its prompts or its golden files are malformed.
+        BundleError, PromptsError: the prompts or its golden files are malformed.
         MissingDependencyError: ``engine``, or every engine of the bundle, is not installed.
         EngineError: ``engine`` cannot run the bundle; without ``engine`` that is part of the report.
         UsageError: the bundle does not run on ``engine``.
     """
-    bundle = open_segmentation_bundle(path)
     manifest, limits = bundle.manifest, bundle.manifest.golden.tolerance
     fitted, recorded = fit(_read_picture(bundle), manifest.spec), _read_masks(bundle)
     expected = _labels(recorded, fitted, bundle)

@@ -110,7 +110,9 @@ def measure_activations(path: Path, graph: Graph, calibration: Calibration) -> M
 def _groups(graph: Graph, masks: frozenset[str], real: frozenset[str]) -> list[frozenset[str]]:
     """All feature tensors, those that must share parameters together, in order of first appearance."""
     fused = {node.output: relu.output for node in graph.nodes if (relu := fused_relu(graph, node)) is not None}
-    features = [name for name in (*graph.inputs, *(node.output for node in graph.nodes)) if name not in masks | real]
+    read = {node.inputs[0] for node in graph.nodes if node.op == "Conv"}  # in integers, whatever made it
+    apart = masks | (real - read)
+    features = [name for name in (*graph.inputs, *(node.output for node in graph.nodes)) if name not in apart]
     parent = {name: name for name in features if name not in fused}
 
     def root(name: str) -> str:

@@ -8,7 +8,7 @@ N prompts, D embedding, h x w a map's size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from edgekit.data.segmentation import SegmentationDataset
 from edgekit.metrics.segmentation import SegmentationMetrics, count, evaluate_segmentation
 from edgekit.segmentation.fitting import fit, input_tensor
+from edgekit.segmentation.of_dataset import looking_for, segment_with
 from edgekit.segmentation.pipeline import SegmentationPipeline, label
 from edgekit.segmentation.prompts import BACKGROUND, Prompts
 from edgekit.segmentation.scores import masks
@@ -250,7 +251,6 @@ def measure_miou(
 ) -> SegmentationMetrics:
     """The scores of ``pipeline`` on ``dataset``, whose classes but for the background are ``prompts``."""
     asked = looking_for(pipeline, dataset.classes, prompts)
-    shift = 0 if dataset.classes[0] == BACKGROUND else 1
     done = 0
 
     def seen() -> None:
@@ -259,12 +259,7 @@ def measure_miou(
         if progress is not None:
             progress(what, done, len(dataset))
 
-    return evaluate_segmentation(dataset, lambda image: asked.process(image).labels.astype(np.int64) - shift, seen=seen)
-
-
-def looking_for(pipeline: SegmentationPipeline, classes: Sequence[str], prompts: Prompts) -> SegmentationPipeline:
-    """``pipeline`` with the prompts of ``classes``; without a background where these have none."""
-    return pipeline.with_prompts(prompts, background=None if classes[0] == BACKGROUND else 0.0)
+    return evaluate_segmentation(dataset, segment_with(asked, dataset.classes), seen=seen)
 
 
 def _cosine(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:

@@ -72,18 +72,24 @@ class SegmentationPipeline:
         """The engine with its version and device."""
         return self.graph.name
 
-    def with_prompts(self, prompts: Prompts, *, background: float | None = None) -> SegmentationPipeline:
-        """The same loaded graph, looking for something else.
+    def with_prompts(self, prompts: Prompts) -> SegmentationPipeline:
+        """The same loaded graph, looking for something else; raises ``UsageError`` as the constructor does."""
+        return SegmentationPipeline(self.spec, self.graph, prompts)
+
+    def with_options(self, *, background: float | None = None, pamr: bool | None = None) -> SegmentationPipeline:
+        """The same loaded graph and prompts.
 
         Args:
-            prompts: what for.
-            background: score (0..1) that they must exceed, 0 for no background; ``None`` leaves it as it is.
-
-        Raises:
-            UsageError: the prompts were made for another model.
+            background: score (0..1) that a prompt must exceed, 0 for no background; ``None`` leaves it as it is.
+            pamr: whether masks are refined along colours, which costs most of the time outside the graph; ``None``
+                leaves it as it is.
         """
-        spec = self.spec if background is None else replace(self.spec, background=background)
-        return SegmentationPipeline(spec, self.graph, prompts)
+        spec = replace(
+            self.spec,
+            background=self.spec.background if background is None else background,
+            pamr=self.spec.pamr if pamr is None else pamr,
+        )
+        return SegmentationPipeline(spec, self.graph, self.prompts)
 
     def process(self, image_rgb: NDArray[np.uint8], *, size: tuple[int, int] | None = None) -> SegmentResult:
         """Segment one picture.

@@ -18,7 +18,7 @@ import os
 import secrets
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +92,21 @@ class Prompts:
                 'edgekit prompts CHECKPOINT "person, red car" -o words.json'
             )
         return self
+
+    def chosen(self, names: Sequence[str]) -> Prompts:
+        """Those of ``names``, in this order.
+
+        Raises:
+            UsageError: one is not there.
+        """
+        if missing := [name for name in names if name not in self.names]:
+            raise UsageError(
+                f"these prompts lack {len(missing)} of the {len(names)} that are asked for, first {missing[0]!r};"
+                f" they are {', '.join(self.names[:5])}{', ...' if len(self) > 5 else ''}.\n"
+                "Make those of a data set with: edgekit prompts CHECKPOINT --protocol voc -o voc.json"
+            )
+        rows = [self.names.index(name) for name in names]
+        return replace(self, names=tuple(names), embeddings=self.embeddings[rows])
 
 
 def check_names(names: Sequence[str]) -> None:
