@@ -25,7 +25,7 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.option("--precision", type=click.Choice(["fp32", "fp16", "int8"]), help="[default: the board's, or fp32]")
 @click.option("--half", is_flag=True, help="The same as --precision fp16.")
 @click.option("--int8", is_flag=True, help="The same as --precision int8.")
-@click.option("--imgsz", "--input-size", "imgsz", metavar="N|HxW", help="Input size.  [default: for 4:3, any way up]")
+@click.option("--imgsz", "--input-size", "imgsz", metavar="N|HxW", help="Input size.  [default: for 4:3]")
 @click.option("--clip", type=click.Path(path_type=Path), help="CLIP's ViT-B-16.pt, for the published tcl.pth.")
 @click.option("--templates", help="Sentences that names are put into: custom, photo or none  [default: the model's]")
 @click.option("--pamr/--no-pamr", default=None, help="Refine masks along colours  [default: the model's]")
@@ -85,7 +85,7 @@ def main(
     edgekit export tcl.pt --prompts words.json --imgsz 224x400 --format openvino
 
     The graph sees and the prompts stay outside it, in a file: `edgekit prompts` makes others, for the same bundle.
-    Pictures are scaled as the model learnt from them and fitted into --imgsz; 224x304 is enough for a 4:3 camera.
+    Pictures fill the input of --imgsz, stretched by up to 4/3, as in training; give an upright camera its own, 304x224.
 
     The gate: label maps of the converted model must agree with PyTorch's (mean IoU of .99; in int8 of less), and with
     --data, whose class names are the prompts then, mIoU may drop by --max-drop points at most. Otherwise nothing is

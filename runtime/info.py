@@ -115,7 +115,10 @@ def _segmenter_lines(document: dict[str, Any]) -> list[tuple[str, str]]:
         ("model", f"{spec['model']}, {document['parameters'] / 1e6:.2f} M parameters, segments by words"),
         ("prompts", f"{len(names)}: {shown}"),
         ("text encoder", f"{spec['text'][:12]}, sentences {spec['templates']!r}: other prompts must be made by it"),
-        ("input", f"{spec['width']}x{spec['height']} RGB, pictures with a shorter side of {spec['short_side']} pixels"),
+        (
+            "input",
+            f"{spec['width']}x{spec['height']} RGB; pictures are stretched by up to {spec['stretch']:.2f} to fill it",
+        ),
         ("masks", f"{spec['columns']}x{spec['rows']} cells, {refined}, background under {spec['background']:g}"),
         *_common_lines(document),
         ("MACs", f"{document['macs']['dense'] / 1e6:.0f} M"),

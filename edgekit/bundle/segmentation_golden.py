@@ -1,6 +1,6 @@
 """The self-test of a segmenter's bundle: a recorded picture, its masks, and a comparison on the machine at hand.
 
-``golden_input.png`` is a picture in the size that the model sees. ``golden_output.json`` has ``masks``: for each of the
+``golden_input.png`` is a picture of the input's size. ``golden_output.json`` has ``masks``: for each of the
 first prompts its scores, rows by columns, as 16-bit numbers (0..65535 for 0..1, little-endian, in base64). Labels are
 compared as they follow from these masks.
 
@@ -26,6 +26,7 @@ from edgekit.bundle.segmentation_manifest import SegmentationTolerance
 from edgekit.bundle.trying import try_engines
 from edgekit.bundle.writing import BundleWriter
 from edgekit.data.picture_file import decode_picture, encode_png
+from edgekit.data.resize import resize_into
 from edgekit.errors import BundleError, BundleIntegrityError
 from edgekit.segmentation.fitting import Fitted, fit, input_tensor
 from edgekit.segmentation.pipeline import SegmentationPipeline, label, own_prompts, segmenter_of
@@ -108,10 +109,11 @@ def write_segmentation_golden(
     writer: BundleWriter, pipeline: SegmentationPipeline, image_rgb: NDArray[np.uint8], *, precision: str
 ) -> dict[str, Any]:
     """Record what ``pipeline``, on the exported graph, makes of ``image_rgb`` [h, w, 3]; the section ``golden``."""
-    fitted = fit(image_rgb, pipeline.spec)
-    found = np.round(_masks(pipeline, fit(fitted.image, pipeline.spec)) * STEPS).astype("<u2")
+    picture = np.empty((pipeline.spec.height, pipeline.spec.width, 3), np.uint8)
+    resize_into(image_rgb, picture)
+    found = np.round(_masks(pipeline, fit(picture, pipeline.spec)) * STEPS).astype("<u2")
     encoded = [base64.b64encode(mask.tobytes()).decode() for mask in found[:PROMPTS]]
-    writer.add_bytes(INPUT, encode_png(fitted.image))
+    writer.add_bytes(INPUT, encode_png(picture))
     writer.add_bytes(OUTPUT, json.dumps({"masks": encoded}).encode())
     return {"input": INPUT, "output": OUTPUT, "tolerance": TOLERANCES[precision].to_json()}
 
@@ -164,14 +166,14 @@ def _labels(found: NDArray[np.float32], fitted: Fitted, bundle: SegmentationBund
 
 
 def _read_picture(bundle: SegmentationBundle) -> NDArray[np.uint8]:
-    """The golden input [h, w, 3] RGB, at most the size of the graph's input."""
+    """The golden input [H, W, 3] RGB."""
     spec, name = bundle.manifest.spec, bundle.manifest.golden.input
     data = bundle.file(name).read_bytes()
     # The size is checked in the header: decoding first would let a small file ask for gigabytes.
     size = struct.unpack(">II", data[16:24]) if data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) >= 24 else None
-    if size is None or not (1 <= size[0] <= spec.width and 1 <= size[1] <= spec.height):
+    if size != (spec.width, spec.height):
         got = f"{size[0]}x{size[1]}" if size else "no PNG"
-        raise BundleIntegrityError(f"{name} must be a PNG of at most {spec.width}x{spec.height} pixels, got {got}")
+        raise BundleIntegrityError(f"{name} must be a PNG of {spec.width}x{spec.height} pixels, got {got}")
     try:
         return decode_picture(data, upright=False)
     except ValueError as error:

@@ -36,7 +36,7 @@ class SegmentationTolerance:
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentationGolden:
-    """The self-test: a picture in the size that the model sees, and what it gave when the bundle was made."""
+    """The self-test: a picture of the input's size, and what it gave when the bundle was made."""
 
     input: str
     output: str
@@ -88,13 +88,14 @@ def read_segmenter_spec(value: object, where: str = "spec") -> SegmenterSpec:
     root.text("model", r"[\w.-]{1,100}", "a model name")
     root.text("text", r"[0-9a-f]{64}", "64 hexadecimal digits")
     root.text("templates", r"[\w.-]{1,100}", "a name of templates")
-    for side in ("height", "width", "short_side", "rows", "columns"):
+    for side in ("height", "width", "rows", "columns"):
         root.integer(side, 1, 8192)
     root.integer("embedding", 1, LARGEST_EMBEDDING)
     for side in ("known_rows", "known_columns"):
         root.integer(side, 0, 8192)
     _triple(root, "mean", -1e6, 1e6)
     _triple(root, "std", 1e-9, 1e6)
+    root.number("stretch", 1, 100)
     for key in ("sim_scale", "sim_shift"):
         root.number(key, -1e6, 1e6)
     for key in ("clip_share", "background"):

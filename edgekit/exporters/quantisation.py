@@ -237,11 +237,18 @@ def float_tensors(graph: Graph, keep_float: Iterable[str]) -> frozenset[str]:
 
 def real_tensors(graph: Graph) -> frozenset[str]:
     """The results of operations without an integer form, of all that reads them up to the next convolution, and masks
-    that become rows of tokens."""
+    that become rows of tokens, as well as tokens that learn their places."""
     masks = graph.mask_tensors()
     found: set[str] = set()
     for node in graph.nodes:
         rows_of_mask = node.op == "Transpose" and node.inputs[0] in masks
-        if node.op != "Conv" and (node.op in REAL or rows_of_mask or found & set(node.inputs)):
+        if node.op != "Conv" and (node.op in REAL or rows_of_mask or found & set(node.inputs) or _places(graph, node)):
             found.add(node.output)
     return frozenset(found)
+
+
+def _places(graph: Graph, node: Node) -> bool:
+    """Whether ``node`` adds constants to tokens: a vision transformer's positions."""
+    return (
+        node.op == "Add" and len(graph.shapes[node.output]) == 2 and not graph.constants.keys().isdisjoint(node.inputs)
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgekit.data.pair_crops import RATIO
 from edgekit.errors import UsageError
 from edgekit.exporters.dependencies import load
 from edgekit.segmentation.spec import SegmenterSpec
@@ -13,16 +14,21 @@ if TYPE_CHECKING:
     from edgekit.models.tcl.model import TCL
     from edgekit.models.tcl.segmenter import SegmentOptions
 
+STRETCH = RATIO
+"""What crops are stretched by in training. Bars cost more than stretching: on 30 masks of VOC 2007 the small model had
+an mIoU of .306 with bars above or beside pictures of other shapes than the input, and of .327 stretched to fill it."""
+
 LONGEST = 8192
 """Pixels of a side of the input."""
 
 
 def default_size(model: TCL, options: SegmentOptions) -> tuple[int, int]:
-    """(height, width) of the input if nobody says otherwise: a square in which a 4:3 picture, upright or not, has the
-    size that the model learnt from; where it is seen in windows, one of these."""
-    side = min(options.window, -(-options.short_side * 4 // 3))
-    side = -(-side // model.stride) * model.stride
-    return side, side
+    """(height, width) of the input if nobody says otherwise: a 4:3 camera's picture in the size that the model learnt
+    from, one of 16:9 a little stretched; where pictures are seen in windows, one of these."""
+    stride = model.stride
+    height = min(options.window, -(-options.short_side // stride) * stride)
+    width = min(options.window, -(-options.short_side * 4 // (3 * stride)) * stride)
+    return height, width
 
 
 def segmenter_spec(model: TCL, options: SegmentOptions, *, height: int, width: int) -> SegmenterSpec:
@@ -49,7 +55,7 @@ def segmenter_spec(model: TCL, options: SegmentOptions, *, height: int, width: i
         width=width,
         mean=encoder.pixel_mean,
         std=encoder.pixel_std,
-        short_side=options.short_side,
+        stretch=STRETCH,
         rows=rows * factor,
         columns=columns * factor,
         embedding=model.spec.embedding,

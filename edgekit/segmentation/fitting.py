@@ -1,7 +1,8 @@
 """A picture in a segmenter's input, and its masks back in the picture's size.
 
-A picture is scaled as the model learnt to see it, its shorter side ``spec.short_side`` pixels, or less where it would
-not fit, and lies in the middle; the bars are 0 after normalisation, as PyTorch pads.
+A picture becomes as large as fits, and wider or narrower than it is where that fills the input, within what the model
+has learnt to take (``spec.stretch``). It lies in the middle; bars that are left are 0 after normalisation, as PyTorch
+pads.
 """
 
 from __future__ import annotations
@@ -48,11 +49,10 @@ def fit(image: NDArray[np.uint8], spec: SegmenterSpec) -> Fitted:
     if image.ndim != 3 or image.shape[2:] != (3,) or image.dtype != np.uint8 or 0 in image.shape:
         raise ValueError(f"a segmenter expects a uint8 image [h, w, 3], got {image.dtype} {list(image.shape)}")
     source_height, source_width = image.shape[:2]
-    scale = min(
-        spec.height / source_height, spec.width / source_width, spec.short_side / min(source_height, source_width)
-    )
-    height = max(1, min(spec.height, round(source_height * scale)))
-    width = max(1, min(spec.width, round(source_width * scale)))
+    down, across = spec.height / source_height, spec.width / source_width
+    most = spec.stretch * min(down, across)
+    height = max(1, min(spec.height, round(source_height * min(down, most))))
+    width = max(1, min(spec.width, round(source_width * min(across, most))))
     scaled = np.empty((height, width, 3), np.uint8)
     resize_into(image, scaled)
     return Fitted(

@@ -31,8 +31,9 @@ class SegmenterSpec:
     std: tuple[float, float, float]
     """Divides the result."""
 
-    short_side: int
-    """Pixels that the shorter side of a picture is scaled to, as the model learnt it; less where the input is less."""
+    stretch: float
+    """How much wider or narrower than it is (1 is not at all) a picture may become to fill the input; the rest of the
+    input is bars. Training stretches its crops as much, and never sees bars."""
 
     rows: int
     """Of the map of embeddings."""

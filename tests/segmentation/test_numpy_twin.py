@@ -72,18 +72,20 @@ def a_spec(**changes: int):
     from edgekit.segmentation.spec import SegmenterSpec
 
     return SegmenterSpec(
-        model="tiny", text="5" * 64, mean=(128.0,) * 3, std=(128.0,) * 3, short_side=48, rows=16, columns=16,
+        model="tiny", text="5" * 64, mean=(128.0,) * 3, std=(128.0,) * 3, stretch=1.25, rows=16, columns=16,
         embedding=4, sim_scale=10.0, sim_shift=-2.5, **changes,
     )  # fmt: skip
 
 
-def test_a_picture_has_the_size_that_the_model_learnt() -> None:
+def test_a_picture_is_stretched_as_far_as_the_model_learnt() -> None:
     spec = a_spec(height=64, width=64)
     sizes = {
-        (480, 640): (48, 64),
-        (640, 480): (64, 48),
-        (100, 100): (48, 48),  # not 64: the model has not seen things as large
-        (90, 160): (36, 64),
+        (100, 100): (64, 64),
+        (80, 100): (64, 64),
+        (100, 80): (64, 64),
+        (480, 640): (60, 64),  # 48 rows, and a quarter more
+        (640, 480): (64, 60),
+        (90, 180): (40, 64),
     }
     for picture, expected in sizes.items():
         assert fit(np.zeros((*picture, 3), np.uint8), spec).image.shape[:2] == expected
@@ -145,5 +147,5 @@ def test_labels_in_another_size(tiny_tcl: ModuleType) -> None:
 
 def test_the_input_if_nobody_says_otherwise(tiny_tcl: ModuleType) -> None:
     mobile, vit = tiny_tcl.shaken(tiny_tcl.mobile_spec()), tiny_tcl.shaken(tiny_tcl.vit_spec())
-    assert default_size(mobile, SMALL_OPTIONS) == (304, 304)
+    assert default_size(mobile, SMALL_OPTIONS) == (224, 304)
     assert default_size(vit, SegmentOptions()) == (448, 448)

@@ -186,7 +186,7 @@ def test_a_flipped_byte_is_read_or_refused(place: int, value: int) -> None:
 
 def spec(**changes: Any) -> SegmenterSpec:
     values: dict[str, Any] = {"model": "tiny", "text": TEXT, "height": 32, "width": 32, "mean": (0.0,) * 3}
-    values |= {"std": (1.0,) * 3, "short_side": 32, "rows": 8, "columns": 8, "embedding": 4}
+    values |= {"std": (1.0,) * 3, "stretch": 1.0, "rows": 8, "columns": 8, "embedding": 4}
     return SegmenterSpec(**{**values, "sim_scale": 10.0, "sim_shift": -2.5, **changes})
 
 
