@@ -32,6 +32,20 @@ from edgekit.spec import DetectorSpec
 from edgekit.tracking import Event, Track
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Segments:
+    """Which pixels are what, where a segmenter looked."""
+
+    labels: NDArray[np.uint8]
+    """[h, w] over the whole picture, in a size of their own: 0 is the background, k the class ``k - 1``."""
+
+    shares: NDArray[np.float32]
+    """[C] share (0..1) of the picture that each class has."""
+
+    scores: NDArray[np.float32]
+    """[C] mean score (0..1) of its pixels; 0 where it has none."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class FrameResult:
     """Everything about one frame."""
@@ -48,6 +62,9 @@ class FrameResult:
 
     tokens: int | None = None
     """How many tokens a detection transformer's encoder refined; None of any other detector."""
+
+    segments: Segments | None = None
+    """The masks that the detections were taken from; None of a detector, which knows boxes alone."""
 
     omg_ran: bool = True
     """Whether the mask source asked the OMG network."""

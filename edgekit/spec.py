@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 TOKEN_STRIDES = (8, 16, 32, 64)
 """Pixels of the input from one token of a DETR's level to the next."""
@@ -16,6 +16,35 @@ TOKEN_STRIDES = (8, 16, 32, 64)
 ENCODER_STEPS = 4
 """A DETR's encoder is exported for so many numbers of tokens, up to its budget: a frame in which less may be looked at
 takes the smallest that suffices, since shapes inside a graph are fixed."""
+
+
+class Described(Protocol):
+    """What must be known of whatever looks at frames, to report and draw what it found."""
+
+    @property
+    def model(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """What it knows, in the order of class ids."""
+        ...
+
+    @property
+    def height(self) -> int:
+        """Of its input, in pixels, over which its mask lies."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """Likewise."""
+        ...
+
+    @property
+    def score_threshold(self) -> float:
+        """Lowest score 0..1 that it reports if nobody says otherwise."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)

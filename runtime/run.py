@@ -47,8 +47,12 @@ log = logging.getLogger("edgekit")
     "--threads", type=click.IntRange(min=1), help="CPU threads.  [default: the bundle's, at most the processors]"
 )
 @click.option(
+    "--prompts", type=click.Path(path_type=Path), metavar="FILE",
+    help="What a segmenter looks for instead of its bundle's own; `edgekit prompts` makes such files.",
+)  # fmt: skip
+@click.option(
     "--mask", default="omg", show_default=True,
-    help="Where to look: omg, off, motion, tracks, roi(ZONES.json), and a|b, a&b, (a) of them.",
+    help="Where to look: omg, off, motion, tracks, roi(ZONES.json), tcl(WORDS.edgekit), and a|b, a&b, (a) of them.",
 )  # fmt: skip
 @click.option(
     "--mask-every", type=click.IntRange(min=1), default=1, show_default=True, metavar="N",
@@ -86,15 +90,18 @@ log = logging.getLogger("edgekit")
 @click.option("--max-frames", type=click.IntRange(min=1), help="Stop after so many frames.")
 def main(
     bundle: str | None, model: str | None, sources: tuple[str, ...], camera: int | None, loop: bool,
-    retries: float | None, max_age_ms: float | None, engine: str, threads: int | None, conf: float | None,
-    iou: float | None, max_frames: int | None, **settings: Any,
+    retries: float | None, max_age_ms: float | None, engine: str, threads: int | None, prompts: Path | None,
+    conf: float | None, iou: float | None, max_frames: int | None, **settings: Any,
 ) -> int:  # fmt: skip
     """Detect objects in every frame of a source with BUNDLE: a bundle, a checkpoint, or `default`.
+
+    A bundle that segments by words colours its masks, under a legend; their connected parts are what is found.
 
     \b
     edgekit run --source demo --save demo.mp4
     edgekit run detector.edgekit --camera 0 --jsonl - | jq -c '[.frame, .detections]'
     edgekit run --source 'rtsp://user:password@host/stream' --mask 'motion | tracks' --keyframe 2 --view 8080
+    edgekit run words.edgekit --camera 0 --prompts others.json --view 8080
     edgekit run --source gate=usb://0 --source yard=rtsp://host/stream --zones '{camera}.json' --mqtt mqtt://broker
 
     A camera or stream gives its newest frame each time; a video or folder gives every frame. Ctrl-C ends the run and
@@ -103,11 +110,11 @@ def main(
     from edgekit.cameras import open_source
     from edgekit.live.camera import Camera, Watching, check_one_each, name_sources
     from edgekit.live.feeds import Feeds
+    from edgekit.live.looking import open_looking
     from edgekit.live.memory import steady_memory
     from edgekit.live.outputs import Outputs, Wanted
     from edgekit.live.watchdog import Watchdog
-    from edgekit.metrics.layers import FrameMacs
-    from edgekit.pipeline import open_pipeline, resolve_model
+    from edgekit.pipeline import Pipeline
     from edgekit.sinks.summary import Summary
 
     model_name, texts = _what_to_run(bundle, model, sources, camera)
@@ -128,17 +135,18 @@ def main(
             stack.enter_context(open_source(source, loop=loop, retries=retries, max_age_s=max_age_s))
             for _, source in named
         ]
-        pipeline = open_pipeline(model_name, engine=engine, threads=threads)
-        if iou is not None:
-            pipeline.spec = replace(pipeline.spec, nms_iou=iou)
-        log.info("%s on %s, mask %s", model_name, pipeline.engine_name, watching.mask)
-        cameras = [Camera(name, one, pipeline, watching) for (name, _), one in zip(named, opened, strict=True)]
+        looking, macs = open_looking(model_name, engine=engine, threads=threads, prompts=prompts)
+        if isinstance(looking, Pipeline):
+            log.info("%s on %s, mask %s", model_name, looking.engine_name, watching.mask)
+            if iou is not None:
+                looking.spec = replace(looking.spec, nms_iou=iou)
+        else:
+            log.info("%s on %s looks for %s", model_name, looking.engine_name, ", ".join(looking.classes))
+        cameras = [Camera(name, one, looking, watching) for (name, _), one in zip(named, opened, strict=True)]
         feeds = Feeds([(one.source, one.prepare) for one in cameras], max_age_s=max_age_s)
-        summary, watchdog = Summary(pipeline.classes), Watchdog()
+        summary, watchdog = Summary(looking.classes), Watchdog()
         stack.callback(lambda: _report(summary, feeds))  # runs last but for the sources: after the files are complete
-        outputs = stack.enter_context(
-            Outputs(wanted, cameras, feeds, pipeline.spec, macs=FrameMacs(resolve_model(model_name, engine=engine)))
-        )
+        outputs = stack.enter_context(Outputs(wanted, cameras, feeds, looking.spec, macs=macs))
         stack.enter_context(feeds)
         watchdog.ready()
         for index, prepared in feeds:

@@ -1,20 +1,24 @@
-"""One camera of a run: its frames, its mask, which remembers, and what it follows. The detector is shared by all."""
+"""One camera of a run: its frames, its mask, which remembers, and what it follows. The graphs are shared by all."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edgekit.cameras import Frame, Source
 from edgekit.data.letterbox import Letterboxed
 from edgekit.errors import UsageError
 from edgekit.masks.reuse import video_mask
 from edgekit.pipeline import FrameResult, Pipeline
+from edgekit.segmentation.detector import WordDetector
+from edgekit.segmentation.fitting import Fitted
 from edgekit.sinks.camera_name import slug
 from edgekit.tracking.events import DWELL_S
 from edgekit.tracking.follow import Follower, clock_s
@@ -51,7 +55,9 @@ class Prepared:
     frame: Frame
     """With the camera's name."""
 
-    letterboxed: Letterboxed
+    fitted: Letterboxed | Fitted
+    """The picture in the input of whatever looks at it."""
+
     letterbox_ms: float
     """What that took, on whichever thread."""
 
@@ -62,29 +68,21 @@ class Camera:
     Args:
         name: of the camera; ``None`` where a run has one only, which goes by its source's name.
         source: its frames.
-        pipeline: graphs that all cameras share; this one's mask replaces the pipeline's own.
+        looking: graphs that all cameras share; a detector's own mask is replaced by this camera's.
         watching: what to do.
 
     Raises:
         UsageError: the mask makes no sense, or a zones file is missing or malformed.
     """
 
-    def __init__(self, name: str | None, source: Source, pipeline: Pipeline, watching: Watching) -> None:
+    def __init__(self, name: str | None, source: Source, looking: Pipeline | WordDetector, watching: Watching) -> None:
         self.name, self.source = name, source
         self.zones = None if watching.zones is None else Path(of_camera(watching.zones, name))
-        mask = video_mask(
-            of_camera(watching.mask, name),
-            pipeline.spec,
-            every=watching.mask_every,
-            hold=watching.mask_hold,
-            keyframe_s=watching.keyframe_s,
-            budget=watching.budget,
-        )
         self.known_as = slug(name or getattr(source, "name", None) or "camera")
         """What sinks call it; of a file or folder they take the name from its frames."""
 
-        self._pipeline = pipeline.with_mask(mask)
-        self._score = pipeline.spec.score_threshold if watching.score is None else watching.score
+        self._looking = _behind_mask(looking, watching, name)
+        self._score = looking.spec.score_threshold if watching.score is None else watching.score
         self._mask_follows = "tracks" in watching.mask
         self._follower = (
             Follower(score=self._score, live=source.live, zones=self.zones, dwell_s=watching.dwell_s)
@@ -101,8 +99,8 @@ class Camera:
         if self.name is not None:
             frame = dataclasses.replace(frame, camera=self.name)
         start_s = time.perf_counter()
-        letterboxed = self._pipeline.fit(frame.image)
-        return Prepared(frame=frame, letterboxed=letterboxed, letterbox_ms=1e3 * (time.perf_counter() - start_s))
+        fitted = self._looking.fit(frame.image)
+        return Prepared(frame=frame, fitted=fitted, letterbox_ms=1e3 * (time.perf_counter() - start_s))
 
     def detect(self, prepared: Prepared) -> FrameResult:
         """What is in the frame.
@@ -112,20 +110,48 @@ class Camera:
             UsageError: the mask needs what this frame lacks.
         """
         frame, follower = prepared.frame, self._follower
-        process = functools.partial(
-            self._pipeline.process,
-            frame.image,
-            frame.truth_xyxy,
-            time_s=clock_s(frame, live=self.source.live),
-            letterboxed=prepared.letterboxed,
-        )
         if follower is None:
-            result = process(self._score)
+            result = self._process(prepared, self._score)
         else:
             expected = follower.expected(frame) if self._mask_follows else None
-            result = follower.follow(frame, process(follower.least_score, tracks=expected))
+            result = follower.follow(frame, self._process(prepared, follower.least_score, tracks=expected))
         # `total` is what the frame cost the loop; fitting it in happened beside the frame before.
         return dataclasses.replace(result, timings_ms={**result.timings_ms, "letterbox": prepared.letterbox_ms})
+
+    def _process(self, prepared: Prepared, score: float, *, tracks: NDArray[np.float32] | None = None) -> FrameResult:
+        frame, fitted = prepared.frame, prepared.fitted
+        if isinstance(fitted, Fitted):
+            assert isinstance(self._looking, WordDetector)
+            return self._looking.process(frame.image, score, fitted=fitted)
+        assert isinstance(self._looking, Pipeline)
+        time_s = clock_s(frame, live=self.source.live)
+        return self._looking.process(
+            frame.image, frame.truth_xyxy, score, tracks=tracks, time_s=time_s, letterboxed=fitted
+        )
+
+
+def _behind_mask(looking: Pipeline | WordDetector, watching: Watching, name: str | None) -> Pipeline | WordDetector:
+    """``looking`` with the mask of the camera called ``name``; a segmenter has none, and is refused other settings."""
+    if isinstance(looking, Pipeline):
+        mask = video_mask(
+            of_camera(watching.mask, name),
+            looking.spec,
+            every=watching.mask_every,
+            hold=watching.mask_hold,
+            keyframe_s=watching.keyframe_s,
+            budget=watching.budget,
+        )
+        return looking.with_mask(mask)
+    plain = Watching()
+    if watching.mask not in (plain.mask, "off") or any(
+        getattr(watching, setting) != getattr(plain, setting)
+        for setting in ("mask_every", "mask_hold", "keyframe_s", "budget")
+    ):
+        raise UsageError(
+            "a segmenter looks at the whole of each picture; masks are for detectors.\n"
+            "It can be the mask of one: edgekit run DETECTOR --mask 'tcl(words.edgekit)'"
+        )
+    return looking
 
 
 def name_sources(texts: Sequence[str]) -> list[tuple[str | None, str]]:

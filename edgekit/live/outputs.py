@@ -30,7 +30,7 @@ from edgekit.tracking.zones_file import ZonesFile
 if TYPE_CHECKING:
     from edgekit.cameras import Frame
     from edgekit.pipeline import FrameResult
-    from edgekit.spec import DetectorSpec
+    from edgekit.spec import Described
     from edgekit.view.address import Address
 
 log = logging.getLogger("edgekit")
@@ -83,7 +83,7 @@ class Outputs:
         wanted: Wanted,
         cameras: Sequence[Camera],
         feeds: Feeds[Any],
-        spec: DetectorSpec,
+        spec: Described,
         *,
         macs: Callable[[FrameResult], int | None] | None = None,
     ) -> None:

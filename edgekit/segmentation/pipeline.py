@@ -36,6 +36,9 @@ class SegmentResult:
     labels: NDArray[np.uint8]
     """[h, w] in the picture's own size, or in that asked for: 0 is the background, k the k-th prompt, from 1."""
 
+    confidence: NDArray[np.float32]
+    """[h, w] score (0..1) of each pixel's label; that of the background is the one that prompts must exceed."""
+
     scores: NDArray[np.float32]
     """[N] mean score (0..1) of the pixels of each prompt; 0 where it has none."""
 
@@ -91,20 +94,32 @@ class SegmentationPipeline:
         )
         return SegmentationPipeline(spec, self.graph, self.prompts)
 
-    def process(self, image_rgb: NDArray[np.uint8], *, size: tuple[int, int] | None = None) -> SegmentResult:
+    def fit(self, image_rgb: NDArray[np.uint8]) -> Fitted:
+        """The picture in the size that the model sees; any thread may do it ahead of :meth:`process`.
+
+        Raises:
+            ValueError: not a uint8 picture [h, w, 3].
+        """
+        return fit(image_rgb, self.spec)
+
+    def process(
+        self, image_rgb: NDArray[np.uint8], *, size: tuple[int, int] | None = None, fitted: Fitted | None = None
+    ) -> SegmentResult:
         """Segment one picture.
 
         Args:
             image_rgb: [h, w, 3] of any size.
             size: (height, width) of the labels; ``None`` is the picture's own. Fewer are quicker: at full HD most of
                 the time goes into labels that are finer than the masks.
+            fitted: what :meth:`fit` made of it before.
 
         Raises:
             EngineError: the graph fails or gives NaN.
             ValueError: not a uint8 picture [h, w, 3].
         """
         start = time.perf_counter()
-        fitted = fit(image_rgb, self.spec)
+        if fitted is None:
+            fitted = self.fit(image_rgb)
         image = input_tensor(fitted, self.spec)
         seen = time.perf_counter()
         outputs = self.run(image)
@@ -112,11 +127,13 @@ class SegmentationPipeline:
         found = masks(self.spec, outputs, self.prompts.embeddings, image)
         scored = time.perf_counter()
         height, width = size or (fitted.source_height, fitted.source_width)
-        labels, scores, shares = label(found, fitted, self.spec, height=height, width=width)
+        labels, confidence = label(found, fitted, self.spec, height=height, width=width)
+        scores, shares = summary(labels, confidence, len(found))
         end = time.perf_counter()
         laps = {"fit": seen - start, "graph": ran - seen, "masks": scored - ran, "labels": end - scored}
         return SegmentResult(
             labels=labels,
+            confidence=confidence,
             scores=scores,
             shares=shares,
             masks=found,
@@ -131,8 +148,8 @@ class SegmentationPipeline:
 
 def label(
     found: NDArray[np.float32], fitted: Fitted, spec: SegmenterSpec, *, height: int, width: int
-) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]:
-    """(labels [height, width], mean scores [N], shares [N]) of the masks ``found`` [N, rows, columns]."""
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """(labels, their scores), both [height, width], of the masks ``found`` [N, rows, columns]."""
     down, across = way_back(fitted, spec, height=height, width=width)
     best = np.full((height, width), spec.background, np.float32)
     labels = np.zeros((height, width), np.uint8)
@@ -141,10 +158,17 @@ def label(
         better = plane > best
         np.copyto(labels, np.uint8(number), where=better)
         np.maximum(best, plane, out=best)
+    return labels, best
+
+
+def summary(
+    labels: NDArray[np.uint8], confidence: NDArray[np.float32], count: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(mean scores, shares of the picture), both [N], of N = ``count`` prompts."""
     flat = labels.reshape(-1)
-    counts = np.bincount(flat, minlength=len(found) + 1)[1:]
-    sums = np.bincount(flat, weights=best.reshape(-1), minlength=len(found) + 1)[1:]
-    return labels, (sums / np.maximum(counts, 1)).astype(np.float32), (counts / labels.size).astype(np.float32)
+    counts = np.bincount(flat, minlength=count + 1)[1:]
+    sums = np.bincount(flat, weights=confidence.reshape(-1), minlength=count + 1)[1:]
+    return (sums / np.maximum(counts, 1)).astype(np.float32), (counts / labels.size).astype(np.float32)
 
 
 def open_segmenter(

@@ -1,4 +1,4 @@
-"""Draw what a detector found on the picture, and darken what it did not look at."""
+"""Draw what a detector found on the picture, and darken what it did not look at; colour what a segmenter found."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from edgekit.data.letterbox import letterbox
 from edgekit.masks.pyramid import Mask
-from edgekit.spec import DetectorSpec
+from edgekit.sinks.label_map import STRENGTH, legend_over
+from edgekit.spec import Described
 from edgekit.tracking.zones import Corners, Zones
 
 if TYPE_CHECKING:
-    from edgekit.pipeline import FrameResult
+    from edgekit.pipeline import FrameResult, Segments
 
 Picture = NDArray[np.uint8]
 Colour = tuple[int, int, int]
@@ -27,12 +28,14 @@ BACKGROUND_LIGHT = 0.4
 """Brightness that is left where the detector did not look: clearly darker, still recognisable."""
 
 
-def annotate(image: Picture, result: FrameResult, spec: DetectorSpec, *, zones: Zones | None = None) -> Picture:
+def annotate(image: Picture, result: FrameResult, spec: Described, *, zones: Zones | None = None) -> Picture:
     """A copy of ``image`` [h, w, 3] RGB with inactive background darkened, boxes, labels and the active share.
 
-    Where somebody follows, boxes are those of tracks, with their numbers, thin where a track was not seen.
+    Where somebody follows, boxes are those of tracks, with their numbers, thin where a track was not seen. What a
+    segmenter found is coloured instead, under a legend, and only tracks have boxes.
     """
-    canvas = shade_background(image, result.mask, spec)
+    segments = result.segments
+    canvas = shade_background(image, result.mask, spec) if segments is None else shade_segments(image, segments.labels)
     height, width = image.shape[:2]
     scale = max(0.35, min(height, width) / 900)
     for zone in zones.zones if zones else ():
@@ -45,9 +48,20 @@ def annotate(image: Picture, result: FrameResult, spec: DetectorSpec, *, zones: 
         colour = class_colour(class_id)
         cv2.rectangle(canvas, (left, top), (right - 1, bottom - 1), colour, thick if seen else 1, cv2.LINE_AA)
         _write(canvas, label, left=left, bottom=top, scale=scale, paper=colour)
+    if segments is not None:
+        return legend_over(canvas, _legend(segments, spec.classes))
     share = f"active {result.active_share:.0%}"
     _write(canvas, share, left=0, bottom=height, scale=scale, paper=(32, 32, 32))
     return canvas
+
+
+def _legend(segments: Segments, classes: tuple[str, ...]) -> list[tuple[str, Colour]]:
+    """What is there, with its share of the picture; always in the order of the classes, so that lines do not jump."""
+    return [
+        (f"{name} {share:.0%}", class_colour(class_id))
+        for class_id, (name, share) in enumerate(zip(classes, segments.shares.tolist(), strict=True))
+        if share > 0
+    ]
 
 
 def _boxes(
@@ -59,6 +73,8 @@ def _boxes(
             (track.box_xyxy, track.class_id, f"{track.id} {classes[track.class_id]} {track.score:.2f}", track.seen)
             for track in sorted(result.tracks, key=lambda track: (track.seen, track.score))
         ]
+    if result.segments is not None:
+        return []  # their pixels are coloured
     found = result.detections
     rows = zip(found.boxes_xyxy.tolist(), found.class_ids.tolist(), found.scores.tolist(), strict=True)
     return [
@@ -75,13 +91,23 @@ def _outline(canvas: Picture, corners: Corners, name: str, scale: float) -> None
     _write(canvas, name, left=left, bottom=top, scale=scale, paper=ZONE_COLOUR)
 
 
-def shade_background(image: Picture, mask: Mask, spec: DetectorSpec) -> Picture:
+def shade_background(image: Picture, mask: Mask, spec: Described) -> Picture:
     """A copy of ``image`` [h, w, 3] with every pixel darkened whose cell of ``mask`` [G, G] is inactive."""
     height, width = image.shape[:2]
     rows, columns = _cells(height, width, spec.height, spec.width, mask.shape)
     active = mask.astype(np.uint8).take(columns, axis=1).take(rows, axis=0)  # [h, w]; whole rows are copied last
     dark = cv2.convertScaleAbs(image, alpha=BACKGROUND_LIGHT)
     return np.asarray(cv2.copyTo(image, active, dark), np.uint8)
+
+
+def shade_segments(image: Picture, labels: NDArray[np.uint8]) -> Picture:
+    """A copy of ``image`` [h, w, 3] whose pixels have the colour of their class: ``labels`` [h', w'], 0 for none."""
+    height, width = image.shape[:2]
+    table = np.array([(0, 0, 0), *(class_colour(number) for number in range(int(labels.max())))], np.uint8)
+    tint = cv2.resize(table[labels], (width, height), interpolation=cv2.INTER_NEAREST)
+    found = cv2.resize(np.minimum(labels, 1), (width, height), interpolation=cv2.INTER_NEAREST)
+    mixed = cv2.addWeighted(image, 1 - STRENGTH, tint, STRENGTH, 0)
+    return np.asarray(cv2.copyTo(mixed, found, image.copy()), np.uint8)
 
 
 @lru_cache(maxsize=8)

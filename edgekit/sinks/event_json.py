@@ -1,4 +1,4 @@
-"""Tracks, events and detections as JSON values: the same in JSON lines, MQTT and webhooks."""
+"""Tracks, events, detections and segments as JSON values: the same in JSON lines, MQTT and webhooks."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edgekit.detections import Detections
+    from edgekit.pipeline import Segments
     from edgekit.tracking import Event, Track
 
 
@@ -17,6 +18,15 @@ def detections_json(found: Detections, classes: tuple[str, ...]) -> list[dict[st
             found.class_ids.tolist(), found.scores.tolist(), found.boxes_xyxy.tolist(), strict=True
         )
     ]
+
+
+def segments_json(segments: Segments, classes: tuple[str, ...]) -> dict[str, dict[str, float]]:
+    """``share`` 0..1 of the picture and mean ``score`` 0..1 of each class that has a pixel."""
+    return {
+        name: {"share": round(share, 4), "score": round(score, 4)}
+        for name, share, score in zip(classes, segments.shares.tolist(), segments.scores.tolist(), strict=True)
+        if share > 0
+    }
 
 
 def track_json(track: Track, classes: tuple[str, ...]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgekit.errors import StorageError
 from edgekit.sinks.claim import claim, empty
-from edgekit.sinks.event_json import detections_json, event_json, track_json
+from edgekit.sinks.event_json import detections_json, event_json, segments_json, track_json
 
 if TYPE_CHECKING:
     from edgekit.cameras import Frame
@@ -30,6 +30,7 @@ def to_json(frame: Frame, result: FrameResult, classes: tuple[str, ...]) -> dict
     ``tracks``      where somebody follows: ``id``, ``class``, ``score``, ``box_xyxy``, ``age_s``, ``seen``
     ``events``      likewise: what happened to tracks (``edgekit.sinks.event_json``)
     ``active_share`` share 0..1 of the mask's cells that the detector looked at
+    ``segments``    of a segmenter: class -> ``share`` 0..1 of the picture, and mean ``score`` 0..1, where it is seen
     ``tokens``      of a detection transformer: how many its encoder refined
     ``age_ms``      milliseconds from capture until the line was made
     ``ms``          stage -> wall time in milliseconds; ``total`` is all of them together
@@ -48,6 +49,7 @@ def to_json(frame: Frame, result: FrameResult, classes: tuple[str, ...]) -> dict
         document["events"] = [event_json(event, classes) for event in result.events]
     return document | {
         "active_share": round(result.active_share, 4),
+        **({} if result.segments is None else {"segments": segments_json(result.segments, classes)}),
         **({} if result.tokens is None else {"tokens": result.tokens}),
         "age_ms": round(frame.age_s * 1e3, 1),
         "ms": {stage: round(ms, 3) for stage, ms in result.timings_ms.items()},

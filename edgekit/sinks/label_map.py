@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import colorsys
+import functools
 import io
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +16,9 @@ from PIL import Image, ImageDraw, ImageFont
 from edgekit.errors import StorageError
 
 BACKGROUND = "background"
+PAPER, INK = (24, 24, 24), (240, 240, 240)
+"""Of legends."""
+
 STRENGTH = 0.55
 """Share of a class's colour in its pixels."""
 
@@ -42,21 +47,49 @@ def blend(image: NDArray[np.uint8], labels: NDArray[np.int64], palette: Palette)
     return np.where(coloured, np.round(mixed), image).astype(np.uint8)
 
 
-def with_legend(image: NDArray[np.uint8], entries: Sequence[tuple[str, NDArray[np.uint8]]]) -> NDArray[np.uint8]:
+Entries = Sequence[tuple[str, tuple[int, int, int]]]
+"""Lines of a legend: text and colour."""
+
+
+def with_legend(image: NDArray[np.uint8], entries: Entries) -> NDArray[np.uint8]:
     """``image`` [h, w, 3] above lines of a coloured square and a text each; without entries it stays as it is."""
     if not entries:
         return image
     height, width = image.shape[:2]
     line = max(14, min(height, width) // 24)
-    font = ImageFont.load_default(size=0.75 * line)
-    canvas = Image.new("RGB", (width, height + line * len(entries)), (24, 24, 24))
+    canvas = Image.new("RGB", (width, height + line * len(entries)), PAPER)
     canvas.paste(Image.fromarray(image), (0, 0))
-    pen = ImageDraw.Draw(canvas)
-    for index, (text, colour) in enumerate(entries):
-        top = height + index * line
-        pen.rectangle((3, top + 3, line - 3, top + line - 3), fill=tuple(int(part) for part in colour))
-        pen.text((line + 3, top), text, font=font, fill=(240, 240, 240))
+    _write_lines(canvas, entries, top=height, line=line)
     return np.array(canvas, np.uint8)
+
+
+def legend_over(image: NDArray[np.uint8], entries: Entries) -> NDArray[np.uint8]:
+    """The same over the lower left corner of ``image`` [h, w, 3], which stays as large; what is too tall is left out."""
+    height, width = image.shape[:2]
+    line = max(14, min(height, width) // 24)
+    shown = entries[: height // line]
+    if not shown:
+        return image
+    font = _font(line)
+    strip = min(width, line + 6 + max(math.ceil(font.getlength(text)) for text, _ in shown))
+    canvas = Image.new("RGB", (strip, line * len(shown)), PAPER)
+    _write_lines(canvas, shown, top=0, line=line)
+    image = image.copy()
+    image[height - line * len(shown) :, :strip] = np.asarray(canvas)
+    return image
+
+
+def _write_lines(canvas: Image.Image, entries: Entries, *, top: int, line: int) -> None:
+    pen, font = ImageDraw.Draw(canvas), _font(line)
+    for index, (text, colour) in enumerate(entries):
+        y = top + index * line
+        pen.rectangle((3, y + 3, line - 3, y + line - 3), fill=colour)
+        pen.text((line + 3, y), text, font=font, fill=INK)
+
+
+@functools.lru_cache(maxsize=8)
+def _font(line: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size=0.75 * line)
 
 
 def encode_labels(labels: NDArray[np.int64], palette: Palette) -> bytes:
@@ -84,7 +117,7 @@ def write_segments(
     """
     shares = np.bincount(labels.ravel(), minlength=len(names)) / labels.size
     entries = [
-        (f"{name} {share:.0%}", colour)
+        (f"{name} {share:.0%}", (int(colour[0]), int(colour[1]), int(colour[2])))
         for name, share, colour in zip(names, shares, palette, strict=True)
         if share > 0 and colour.any()
     ]

@@ -9,7 +9,7 @@ import numpy as np
 
 from edgekit.errors import StorageError
 from edgekit.sinks.annotate import Picture, annotate
-from edgekit.spec import DetectorSpec
+from edgekit.spec import Described
 from edgekit.tracking.zones import Zones
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ QUALITY = 75
 def annotated_jpeg(
     image: Picture,
     result: FrameResult,
-    spec: DetectorSpec,
+    spec: Described,
     *,
     zones: Zones | None = None,
     longest_side: int = LONGEST_SIDE,

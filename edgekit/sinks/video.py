@@ -22,7 +22,7 @@ from edgekit.errors import StorageError, UsageError
 from edgekit.glibc import return_free_memory
 from edgekit.sinks.annotate import annotate
 from edgekit.sinks.claim import claim
-from edgekit.spec import DetectorSpec
+from edgekit.spec import Described
 
 if TYPE_CHECKING:
     from edgekit.cameras import Frame
@@ -66,7 +66,7 @@ class VideoWriter:
     """
 
     def __init__(
-        self, path: Path, spec: DetectorSpec, *, fps: float, live: bool = False, frames_a_file: int | None = None
+        self, path: Path, spec: Described, *, fps: float, live: bool = False, frames_a_file: int | None = None
     ) -> None:
         if path.suffix.lower() not in CODECS:
             raise UsageError(f"a video is saved as {', '.join(CODECS)}, not as {path.name!r}; e.g. --save out.mp4")
