@@ -4,11 +4,13 @@
 
     union        = intersection, { ("|" | "+"), intersection } ;
     intersection = term, { "&", term } ;
-    term         = "(", union, ")" | "roi", "(", ( place | '"', place, '"' ), ")" | NAME | place ;
-    place        = FILE, [ ":", ZONE ] ;
+    term         = "(", union, ")" | "roi", inside | "tcl", inside | NAME | place ;
+    inside       = "(", ( place | '"', place, '"' ), ")" ;
+    place        = FILE, [ ":", ( ZONE | SECONDS ) ] ;
 
-``&`` binds tighter than ``|``; ``+`` is an older way to write ``|``. A FILE ends in ``.json``; without ``roi`` it means
-the same. What holds ``&``, ``|``, ``+`` or a parenthesis stands in ``roi("FILE:ZONE")``.
+``&`` binds tighter than ``|``; ``+`` is an older way to write ``|``. A FILE of ``roi`` ends in ``.json``; without ``roi`` it
+means the same. That of ``tcl`` ends in ``.edgekit`` and is looked at every so many SECONDS. What holds ``&``, ``|``,
+``+`` or a parenthesis stands in ``roi("FILE:ZONE")``.
 
 Nothing is opened or made here: :func:`edgekit.masks.sources.parse_mask_source` does that with the result.
 """
@@ -17,6 +19,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from edgekit.errors import UsageError
@@ -31,6 +34,7 @@ MAX_DEPTH = 20
 
 _WORD = re.compile(r"[^&|+()\"]+")
 _FILE = re.compile(r"(?P<file>.+?\.json)(?:\s*:(?P<zone>.*))?", re.IGNORECASE | re.DOTALL)
+_WORDS = re.compile(r"(?P<file>.+?\.edgekit)(?:\s*:(?P<seconds>.*))?", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,14 @@ class Roi:
 
 
 @dataclass(frozen=True)
+class Tcl:
+    """What the segmenter in the bundle ``file`` finds of its prompts, every so many ``seconds``."""
+
+    file: str
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
 class AnyOf:
     """A union."""
 
@@ -62,7 +74,7 @@ class AllOf:
     parts: tuple[Expression, ...]
 
 
-Expression = Named | Roi | AnyOf | AllOf
+Expression = Named | Roi | Tcl | AnyOf | AllOf
 
 
 def parse_expression(text: str) -> Expression:
@@ -81,9 +93,11 @@ def parse_expression(text: str) -> Expression:
 
 
 def names_in(expression: Expression) -> frozenset[str]:
-    """The names that an expression uses."""
+    """The names that an expression uses; ``tcl`` for a segmenter's."""
     if isinstance(expression, AnyOf | AllOf):
         return frozenset().union(*map(names_in, expression.parts))
+    if isinstance(expression, Tcl):
+        return frozenset({"tcl"})
     return frozenset({expression.name}) if isinstance(expression, Named) else frozenset()
 
 
@@ -100,7 +114,7 @@ def keyframe_of(expression: Expression) -> Expression | None:
 def _without(names: tuple[str, ...], expression: Expression) -> Expression | None:
     if isinstance(expression, Named):
         return None if expression.name in names else expression
-    if isinstance(expression, Roi):
+    if isinstance(expression, Roi | Tcl):
         return expression
     parts = tuple(part for part in (_without(names, part) for part in expression.parts) if part is not None)
     if len(parts) > 1:
@@ -142,17 +156,17 @@ class _Parser:
             raise self.wrong("something is missing here: expected a mask source")
         self.at = word.end()
         name = word[0].strip()
-        if name == "roi":
+        if name in ("roi", "tcl"):
             if not self._take("("):
-                raise self.wrong("expected (FILE.json) after roi")
-            return self._place()
+                raise self.wrong(f"expected ({'FILE.json' if name == 'roi' else 'FILE.edgekit'}) after {name}")
+            return self._inside(self._roi if name == "roi" else self._tcl)
         if name in NAMES:
             return Named(name)
         if _FILE.fullmatch(name):
             return self._roi(name, start)
         raise self.wrong(_unknown(name), start)
 
-    def _place(self) -> Roi:
+    def _inside(self, read: Callable[[str, int], Expression]) -> Expression:
         self._skip_blanks()
         start = self.at
         quoted = self._text.startswith('"', self.at)
@@ -160,10 +174,10 @@ class _Parser:
         if end < 0:
             raise self.wrong(f"this has no closing {'quotation mark' if quoted else 'parenthesis'}", start)
         content = self._text[self.at + quoted : end]
-        roi = self._roi(content.strip(), start)
+        place = read(content.strip(), start)
         self.at = end + quoted
         self._close()
-        return roi
+        return place
 
     def _roi(self, place: str, at: int) -> Roi:
         found = _FILE.fullmatch(place)
@@ -173,6 +187,17 @@ class _Parser:
         if zone is not None and not zone.strip():
             raise self.wrong("expected the name of a zone after the colon", at)
         return Roi(found["file"], None if zone is None else zone.strip())
+
+    def _tcl(self, place: str, at: int) -> Tcl:
+        found = _WORDS.fullmatch(place)
+        if found is None:
+            raise self.wrong("expected a bundle that ends in .edgekit, or FILE.edgekit:SECONDS", at)
+        if found["seconds"] is None:
+            return Tcl(found["file"])
+        number = re.fullmatch(r"\s*(\d{1,6}(?:\.\d{1,6})?)\s*s?\s*", found["seconds"])
+        if number is None:
+            raise self.wrong("expected seconds after the colon, such as 2 or 0.5", at)
+        return Tcl(found["file"], float(number[1]))
 
     def _close(self) -> None:
         if not self._take(")"):
@@ -197,11 +222,12 @@ class _Parser:
         line = "".join(character if character.isprintable() else " " for character in self._text)
         return UsageError(
             f"the mask is wrong at column {at + 1}: {why}\n    {line}\n    {' ' * at}^\n"
-            f"There are {', '.join(NAMES)}, roi(FILE.json), roi(FILE.json:ZONE), parentheses, & (both) and | (either)."
+            f"There are {', '.join(NAMES)}, roi(FILE.json), roi(FILE.json:ZONE), tcl(FILE.edgekit), "
+            "parentheses, & (both) and | (either)."
         )
 
 
 def _unknown(name: str) -> str:
-    near = difflib.get_close_matches(name, (*NAMES, "roi"), n=1)
+    near = difflib.get_close_matches(name, (*NAMES, "roi", "tcl"), n=1)
     hint = f"did you mean {near[0]!r}?" if near else "a file of polygons must end in .json"
     return f"no mask source is called {name!r}: {hint}"

@@ -10,6 +10,8 @@
 ``truth``            the cells under ground-truth boxes: a perfect mask, for analysis
 ``roi(FILE)``        the cells under the polygons of a zones file (``edgekit.masks.polygon``), as it is now
 ``roi(FILE:ZONE)``   the cells under the one of them with this name
+``tcl(FILE)``        the cells in and around what a segmenter's bundle finds by words (``edgekit.masks.words``), looked
+                     for every second; ``tcl(FILE:S)``: every S seconds
 ``a | b``, ``a & b`` union and intersection; ``&`` binds tighter
 ==================== =================================================================================
 
@@ -29,7 +31,7 @@ from numpy.typing import NDArray
 from edgekit.data.letterbox import Letterboxed
 from edgekit.detections import Detections
 from edgekit.errors import UsageError
-from edgekit.masks.expression import AllOf, AnyOf, Expression, Named, names_in, parse_expression
+from edgekit.masks.expression import AllOf, AnyOf, Expression, Named, Tcl, names_in, parse_expression
 from edgekit.masks.motion import Motion
 from edgekit.masks.polygon import Region, polygons_to_mask
 from edgekit.masks.pyramid import Mask, boxes_to_mask, dilate, picture_cells
@@ -190,7 +192,9 @@ def parse_mask_source(text: str, spec: DetectorSpec) -> MaskSource:
     What it remembers of its camera is its own: parse once for each camera.
 
     Raises:
-        UsageError: the text makes no sense, with the column; or a missing or malformed zones file.
+        UsageError: the text makes no sense, with the column; a missing or malformed zones file; or a bundle that is no
+            segmenter's.
+        BundleError, EngineError, MissingDependencyError: a segmenter cannot be loaded.
     """
     return mask_source(parse_expression(text), spec)
 
@@ -208,12 +212,17 @@ def mask_source(expression: Expression, spec: DetectorSpec, files: dict[str, Zon
         return Intersection(tuple(mask_source(part, spec, files) for part in sorted(expression.parts, key=_price)))
     if isinstance(expression, Named):
         return Motion() if expression.name == "motion" else STATELESS[expression.name]
+    if isinstance(expression, Tcl):
+        from edgekit.masks.words import EVERY_S, WordMask, segmenter_at
+
+        every_s = EVERY_S if expression.seconds is None else expression.seconds
+        return WordMask(segmenter_at(Path(expression.file)), every_s=every_s)
     if expression.file not in files:
         files[expression.file] = ZonesFile(Path(expression.file))
     return PolygonSource(Region(files[expression.file], expression.zone))
 
 
 def _price(expression: Expression) -> int:
-    """What is asked first in an intersection: motion, which learns from every frame, and last the OMG network."""
+    """What is asked first in an intersection: motion, which learns from every frame, then by what it costs."""
     names = names_in(expression)
-    return 2 if "omg" in names else 0 if "motion" in names else 1
+    return 3 if "tcl" in names else 2 if "omg" in names else 0 if "motion" in names else 1
