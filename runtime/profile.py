@@ -17,6 +17,7 @@ from click.core import ParameterSource
 from edgekit.cli import Program
 
 if TYPE_CHECKING:
+    from edgekit.bundle import SegmentationBundle
     from edgekit.masks.pyramid import Mask
 
 log = logging.getLogger("edgekit")
@@ -26,6 +27,10 @@ MAX_FRAMES = 32
 
 RUNNING = ("engine", "threads", "mask", "active", "source", "warmup", "iterations")
 """Options that say how frames run, and so say nothing beside --macs."""
+
+
+MASKS = ("mask", "active")
+"""Options about objectness masks."""
 
 
 @click.command(cls=Program)
@@ -78,6 +83,7 @@ def main(
     from edgekit.profiling.engines import ShareMask, golden_frames, profile_engines, source_frames
     from edgekit.profiling.gemm import ceilings_gmacs
     from edgekit.profiling.machine import describe_machine
+    from edgekit.profiling.segmenters import segmenter_at
     from edgekit.profiling.work import work_lines
 
     if active is not None and mask != "omg":
@@ -85,6 +91,11 @@ def main(
     if _is_network(model):
         raise UsageError(f"{model} is a network's name, and without weights nothing is timed; add --macs for its MACs")
     path = resolve_model(model, engine=engine)
+    segmenter = segmenter_at(path)
+    if segmenter is not None:
+        runs = {"engine": engine, "threads": threads, "warmup": warmup, "iterations": iterations}
+        _profile_segmenter(segmenter, source, runs, as_json=as_json)
+        return
     frames = source_frames(source, limit=min(iterations, MAX_FRAMES)) if source else golden_frames(path)
     log.info("%s: %d warm-up and %d measured frames an engine", model, warmup, iterations)
     profiles = profile_engines(
@@ -123,6 +134,22 @@ def main(
     _print_engines(document)
 
 
+def _profile_segmenter(bundle: SegmentationBundle, source: str | None, runs: dict[str, Any], *, as_json: bool) -> None:
+    from edgekit.errors import UsageError
+    from edgekit.profiling.segmenters import measure_segmenter, work_line
+
+    context = click.get_current_context()
+    given = [f"--{name}" for name in MASKS if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    if given:
+        raise UsageError(f"a segmenter looks everywhere and has no objectness mask; leave out {', '.join(given)}")
+    document = measure_segmenter(bundle, source, **runs, most_frames=MAX_FRAMES)
+    if as_json:
+        click.echo(json.dumps(document, indent=2))
+        return
+    click.echo(f"{bundle.path} on {document['source']} ({document['frames']} different frames)\n{work_line(bundle)}")
+    _print_engines(document)
+
+
 def _print_macs(model: str, *, every_row: bool, as_json: bool) -> None:
     from edgekit.errors import UsageError
 
@@ -141,9 +168,15 @@ def _print_macs(model: str, *, every_row: bool, as_json: bool) -> None:
     else:
         from edgekit.metrics.layers import layer_table
         from edgekit.pipeline import resolve_model
+        from edgekit.profiling.segmenters import segmenter_at, work_line
         from edgekit.profiling.work import dense_work, work_lines
 
-        document = {"model": model, **dense_work(layer_table(resolve_model(model)))}
+        path = resolve_model(model)
+        if (segmenter := segmenter_at(path)) is not None:
+            work = {"parameters": segmenter.manifest.parameters, "macs": segmenter.manifest.macs}
+            click.echo(json.dumps({"model": model, **work}, indent=2) if as_json else work_line(segmenter))
+            return
+        document = {"model": model, **dense_work(layer_table(path))}
         lines = work_lines(document, every_layer=every_row)
     click.echo(json.dumps(document, indent=2) if as_json else "\n".join(lines))
 
@@ -186,10 +219,11 @@ def _print_engines(document: dict[str, Any]) -> None:
         for stage, latency in engine["stages"].items():
             cells = (latency[key] for key in ("p50_ms", "p95_ms", "p99_ms", "min_ms", "mean_ms"))
             click.echo(f"  {stage:<12}" + "".join(f"{cell:>9.2f}" for cell in cells))
-        if "macs" in document and (milliseconds := engine["stages"]["detector"]["p50_ms"]):
+        network = "detector" if "detector" in engine["stages"] else "graph"
+        if "macs" in document and (milliseconds := engine["stages"][network]["p50_ms"]):
             rate = document["macs"] / milliseconds / 1e6
             share = 100 * rate / document["gemm_gmacs"]
-            click.echo(f"  {rate:.1f} dense GMAC/s in the detector, {share:.0f} % of the best rate here")
+            click.echo(f"  {rate:.1f} dense GMAC/s in the {network}, {share:.0f} % of the best rate here")
 
 
 if __name__ == "__main__":

@@ -89,7 +89,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         )
     if isinstance(document, dict) and document.get("format") == TCL_FORMAT:
         raise CheckpointError(
-            f"{path} segments by words, it is no detector. These take it: edgekit segment, edgekit val tcl"
+            f"{path} segments by words, it is no detector. These take it: edgekit segment, edgekit val tcl, "
+            f'and for a board: edgekit export {path.name} --prompts "person, car"'
         )
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise CheckpointError(f"{path} is a PyTorch file, but not an edgekit checkpoint")

@@ -44,8 +44,11 @@ MAX_BYTES = 8 << 20
 BACKGROUND = "background"
 """What a pixel is that no prompt fits; as a data set's first class it is no prompt."""
 
-UNSHOWN = frozenset({"Cc", "Cs", "Zl", "Zp"})
+UNSHOWN = frozenset({"Cc", "Cs"})
 """Categories of characters that no name has: a terminal would obey them, and half a character is none."""
+
+BREAKS = frozenset("\t\n\v\f\r\x1c\x1d\x1e\x1f\x85\u2028\u2029")
+"""Nor has it white space that starts a line."""
 
 FINGERPRINT = r"[0-9a-f]{64}"
 
@@ -114,7 +117,8 @@ def check_names(names: Sequence[str]) -> None:
     if not names or len(names) > MOST_PROMPTS:
         raise UsageError(f"expected 1 to {MOST_PROMPTS} prompts, got {len(names)}")
     for name in names:
-        if not name.strip() or len(name) > LONGEST_NAME or any(unicodedata.category(c) in UNSHOWN for c in name):
+        kinds = {unicodedata.category(character) for character in name if not character.isspace()}
+        if not kinds - {"Cf"} or len(name) > LONGEST_NAME or kinds & UNSHOWN or set(name) & BREAKS:
             raise UsageError(f"a prompt has 1 to {LONGEST_NAME} characters that can be shown, got {short(name)}")
         if name.casefold() == BACKGROUND:
             raise UsageError(f"{name!r} is what no prompt fits, and always there; leave it out of the prompts")

@@ -136,3 +136,32 @@ def test_a_relu6_that_the_range_does_not_imply_stays(net: Any, tmp_path: Path, c
 def test_unknown_layers_are_not_kept(graphs: dict[str, Path], tmp_path: Path, calibration: Calibration) -> None:
     with pytest.raises(ExportError, match="cannot keep 'nothing' in float32: the graph has no such convolution"):
         quantise_onnx(graphs["omg"], tmp_path / "graph.onnx", calibration, frozenset({"nothing"}))
+
+
+def test_convolutions_read_norms_and_tokens_read_places(
+    net: Any, tmp_path: Path, calibration: Calibration, unseen: list[Inputs], cosine: Callable[..., float]
+) -> None:
+    """What has no integer form stays float32 up to the next convolution, whose input is quantised."""
+    draw = np.random.default_rng(0)
+
+    def numbers(*shape: int) -> NDArray[np.float32]:
+        return draw.normal(size=shape).astype(np.float32)
+
+    graph = net(image=[1, 3, 40, 40])
+    graph.conv("patches", "image", numbers(6, 3, 3, 3), strides=[2, 2])
+    graph.node("Transpose", ["patches"], "cells", perm=[0, 2, 3, 1])
+    graph.node("Reshape", ["cells", graph.constant("rows", [400, 6])], "tokens")
+    graph.node("Add", ["tokens", graph.constant("places", numbers(400, 6))], "placed")
+    graph.node("Reshape", ["placed", graph.constant("map", [1, 20, 20, 6])], "again")
+    affine = [graph.constant("gamma", numbers(6)), graph.constant("beta", numbers(6))]
+    graph.node("LayerNormalization", ["again", *affine], "normed", axis=-1, epsilon=1e-5)
+    graph.node("Transpose", ["normed"], "back", perm=[0, 3, 1, 2])
+    source = graph.save(tmp_path / "a.onnx", graph.conv("found", graph.repeat("back", 2), numbers(4, 6, 3, 3)))
+    quantise_onnx(source, tmp_path / "b.onnx", calibration)
+    to_tflite(source, tmp_path / "b.tflite", "int8", calibration)
+    other = load_engine("tflite", tmp_path / "b.tflite", threads=1)
+    for inputs in unseen:
+        expected = run(source, inputs)["found"]
+        assert cosine(run(tmp_path / "b.onnx", inputs)["found"], expected) > 0.998
+        assert cosine(other.run({"image": inputs["image"]})["found"], expected) > 0.998
+        assert not np.array_equal(run(tmp_path / "b.onnx", inputs)["found"], expected)
