@@ -99,6 +99,9 @@ class DetectionDataset:
 
     samples: tuple[Sample, ...]
 
+    labelled_by: str = ""
+    """The model that made the boxes (``edgekit label``); empty where a person did, or nobody knows."""
+
     def __len__(self) -> int:
         return len(self.samples)
 
@@ -136,7 +139,9 @@ def open_dataset(
     check = BoxCheck(annotations.source)
     samples = tuple(_sample(image, numbers, check) for image in annotations.images)
     check.finish()
-    return DetectionDataset(name=f"{path.resolve().name} {split}", classes=names, samples=samples)
+    return DetectionDataset(
+        name=f"{path.resolve().name} {split}", classes=names, samples=samples, labelled_by=annotations.labelled_by
+    )
 
 
 def _read(path: Path, split: str) -> Annotations:
