@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch.nn import functional as F
 
 from edgekit.models.tcl.model import TCL
@@ -86,6 +89,32 @@ def drawn(
             cv2.ellipse(shape, (left + across // 2, top + down // 2), (across // 2, down // 2), 0, 0, 360, 1, -1)
         image[shape > 0], labels[shape > 0] = colour, number
     return image, labels
+
+
+def draw_data(root: Path, *, train: int, val: int) -> Path:
+    """``images/`` and ``annotations/instances_{train,val}.json`` of scenes, 128x96, with their true boxes.
+
+    Pictures are numbered through, from 1; classes are ``FOUND``.
+    """
+    rng = np.random.default_rng(1)
+    (root / "images").mkdir(parents=True)
+    (root / "annotations").mkdir()
+    categories = [{"id": number, "name": name} for number, name in enumerate(FOUND, start=1)]
+    for split, numbers in (("train", range(1, train + 1)), ("val", range(train + 1, train + val + 1))):
+        annotations = []
+        for number in numbers:
+            image, labels = drawn(rng, height=96, width=128, smallest=28, largest=48)
+            Image.fromarray(image).save(root / "images" / f"{number}.png")
+            for category in (1, 2):
+                if (labels == category).any():
+                    box = list(cv2.boundingRect((labels == category).astype(np.uint8)))
+                    annotations.append(
+                        {"id": len(annotations) + 1, "image_id": number, "category_id": category, "bbox": box}
+                    )
+        images = [{"id": number, "file_name": f"{number}.png", "height": 96, "width": 128} for number in numbers]
+        document = {"images": images, "annotations": annotations, "categories": categories}
+        (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(document))
+    return root
 
 
 def finder(steps: int = 120) -> TCL:

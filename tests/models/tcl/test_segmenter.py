@@ -228,7 +228,7 @@ def test_classes_are_prompts_or_have_some() -> None:
         "red person": ("red person",), "car": ("car", "delivery van"), "background": ("road",),
     }  # fmt: skip
     for text in ("person,,car", "car=", "=car", "car=car||van"):
-        with pytest.raises(UsageError, match="prompts are classes such as 'person, car=car|truck'"):
+        with pytest.raises(UsageError, match=r"prompts are classes such as 'person, car=car\|truck'"):
             parse_classes(text)
     for text, twice in (("a, a", "a"), ("a=b|b", "b"), ("a=b, b", "b"), ("a=b, a=c", "a")):
         with pytest.raises(UsageError, match=f"'{twice}' comes twice"):
