@@ -118,8 +118,9 @@ def main(
     if not names:
         raise UsageError(f"--prompts {prompts!r} names nothing but the background; name something to look for, too")
     found = dict.fromkeys(file for source in frames for file in find_footage(source))
-    # An earlier data set may lie below the folder of pictures.
-    footage = Footage([file for file in found if output not in file.parents], every=every, limit=limit)
+    # Labels of an earlier call may lie below the folder of pictures.
+    others = [file for file in found if output.resolve() not in file.resolve().parents]
+    footage = Footage(others, every=every, limit=limit)
     loaded = load_tcl(checkpoint, clip=clip)
     model = loaded.model.to(choose_device(device))
     given: dict[str, Any] = {"templates": templates, "pamr": pamr, "background": background, "clip_share": clip_share}

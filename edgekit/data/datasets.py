@@ -93,7 +93,7 @@ class DetectionDataset:
     """Labelled pictures and the names of their classes."""
 
     name: str
-    """The folder and the split, e.g. ``voc07 val``."""
+    """The folder and the split, e.g. ``voc07 val``; it says so where no person drew the boxes."""
 
     classes: tuple[str, ...]
 
@@ -139,8 +139,9 @@ def open_dataset(
     check = BoxCheck(annotations.source)
     samples = tuple(_sample(image, numbers, check) for image in annotations.images)
     check.finish()
+    note = " (labelled by a model)" if annotations.labelled_by else ""
     return DetectionDataset(
-        name=f"{path.resolve().name} {split}", classes=names, samples=samples, labelled_by=annotations.labelled_by
+        name=f"{path.resolve().name} {split}{note}", classes=names, samples=samples, labelled_by=annotations.labelled_by
     )
 
 

@@ -45,7 +45,9 @@ def test_one_instances_file_serves_every_split(write_coco: Write, document: Docu
 def test_who_made_the_boxes_is_known_where_the_file_says_so(
     write_coco: Write, document: Document, info: object, labelled_by: str
 ) -> None:
-    assert open_dataset(write_coco({"info": info, **document}), "val").labelled_by == labelled_by
+    dataset = open_dataset(write_coco({"info": info, **document}), "val")
+    assert dataset.labelled_by == labelled_by
+    assert dataset.name == "pets val" + " (labelled by a model)" * bool(labelled_by)
 
 
 def test_split_files(write_coco: Write, document: Document) -> None:

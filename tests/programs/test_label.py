@@ -162,7 +162,7 @@ def test_a_detector_runs_from_pictures_and_words_alone(
         )
     )  # fmt: skip
     provenance = load_checkpoint(run / "best.pt").provenance["training_data"]
-    assert provenance.startswith("labels train (labels by finder best.pt (trained on drawn scenes) from the words")
+    assert provenance.startswith("labels train (labelled by a model): finder best.pt (trained on ")
     exported = edgekit("export", run / "best.pt", "--format", "onnx", "--precision", "fp32", "-o", bundle)
     assert exported.exit_code == 0, exported.output
     assert ap50(bundle, scenes) > 0.5
