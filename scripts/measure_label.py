@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measure detectors that learn from words: ``measure_label.py words/best.pt --data voc07 --work runs/label``.
+"""Measure detectors that learn from words: ``measure_label.py words/best.pt --data voc07 ...``.
 
 Pictures of a labelled data set are labelled by ``edgekit label``, as if nobody had. The same detector is trained twice
 on the same pictures, once on these labels and once on the true boxes, and both are evaluated on the true boxes of the
@@ -230,6 +230,10 @@ STEPS: dict[str, Callable[[Plan], None]] = {
     "--data", type=click.Path(exists=True, path_type=Path), required=True,
     help="A data set with images/ and annotations/instances_{train,val}.json.",
 )  # fmt: skip
+@click.option(
+    "--weights", required=True,
+    help="What both start from, e.g. an ImageNet MobileNetV2 .tflite. The shipped detector has seen true boxes.",
+)  # fmt: skip
 @click.option("--work", type=click.Path(path_type=Path), required=True, help="Folder of the steps' results.")
 @click.option(
     "--prompts", default="person,car,dog,cat,bird,horse", show_default=True, help="As in edgekit label; its classes."
@@ -246,6 +250,7 @@ STEPS: dict[str, Callable[[Plan], None]] = {
 def main(
     checkpoint: Path,
     data: Path,
+    weights: str,
     work: Path,
     prompts: str,
     count: int,
@@ -257,7 +262,8 @@ def main(
     """Fill docs/results/label.json with what CHECKPOINT, a TCL model, is worth as a labeller."""
     plan = Plan(
         checkpoint=checkpoint, data=data, work=work, prompts=prompts, pictures=count,
-        label_options=shlex.split(label_options), train_options=shlex.split(train_options), out=output,
+        label_options=shlex.split(label_options), out=output,
+        train_options=("--weights", weights, *shlex.split(train_options)),
     )  # fmt: skip
     for name in only or STEPS:
         click.echo(f"step {name}", err=True)

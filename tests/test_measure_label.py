@@ -26,7 +26,7 @@ def test_labels_are_held_against_true_boxes(tiny_tcl: ModuleType, tmp_path: Path
     recipe = tmp_path / "recipe.toml"
     recipe.write_text("batch_size = 8\nlearning_rate = 2e-3\nwarmup_steps = 2\nworkers = 0\nema_decay = 0.9\n")
     command = [
-        sys.executable, SCRIPT, tmp_path / "best.pt", "--data", data, "--work", tmp_path / "work",
+        sys.executable, SCRIPT, tmp_path / "best.pt", "--data", data, "--work", tmp_path / "work", "--weights", "none",
         "--prompts", "red box, blue disc", "--pictures", "20", "--label-options", "--no-pamr --threads 1",
         "--train-options", f"--recipe {recipe} --imgsz 128 --epochs 2 --evaluate-every 2 --device cpu --threads 1",
         "-o", tmp_path / "label.json",

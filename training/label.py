@@ -41,8 +41,12 @@ SURE = 0.1
     "background's]",
 )  # fmt: skip
 @click.option(
-    "--min-share", type=click.FloatRange(0, 1), default=0.001, show_default=True,
+    "--min-share", type=click.FloatRange(0, 1), default=0.005, show_default=True,
     help="Share of the picture below which a thing is left out.",
+)  # fmt: skip
+@click.option(
+    "--join", type=click.FloatRange(0, 1), default=0.04, show_default=True,
+    help="Share of the picture's shorter side; parts of a class that are no further apart are one thing.",
 )  # fmt: skip
 @click.option("--drop-empty", is_flag=True, help="Leave out pictures without a thing; they teach what is none.")
 @click.option(
@@ -72,6 +76,7 @@ def main(
     overwrite: bool,
     conf: float | None,
     min_share: float,
+    join: float,
     drop_empty: bool,
     val_share: float,
     every: int,
@@ -88,7 +93,7 @@ def main(
     """Write boxes and masks of what words name, as a data set to train a detector and its mask network from.
 
     CHECKPOINT is of `edgekit train tcl`, or the published tcl.pth with --clip. Each connected part of a mask is a
-    thing: a person behind a post becomes two, cars that touch become one. A thing whose mean score is below --conf is
+    thing: cars that touch become one, a person behind a broad post two. A thing whose mean score is below --conf is
     written with "ignore": training neither learns it nor takes it for background. Turned photographs and frames of
     videos become JPEGs. Prints one line of JSON.
     """
@@ -133,7 +138,9 @@ def main(
         with click.progressbar(footage, length=footage.count, file=sys.stderr, hidden=not sys.stderr.isatty()) as shown:
             for frame in shown:
                 scores = best_of_prompts(segmenter.scores(frame.image), classes)
-                things = find_things(scores, smallest_px=min_share * scores[0].size)
+                height, width = frame.image.shape[:2]
+                smallest_px, join_px = min_share * height * width, join * min(height, width)
+                things = find_things(scores, smallest_px=smallest_px, join_px=join_px)
                 if things or not drop_empty:
                     writer.add(frame, things)
         # 3. the data set, and where it comes from
@@ -147,6 +154,7 @@ def main(
             "options": {**asdict(options), "background": options.background_score},
             "conf": sure,
             "min_share": min_share,
+            "join": join,
             "val_share": val_share,
             "every": every,
             "frames": [Path(source).name for source in frames],

@@ -19,7 +19,7 @@ from edgekit.models.tcl.segmenter import BACKGROUND
 
 @dataclass(frozen=True, kw_only=True)
 class Thing:
-    """One connected part of a picture that is of one class."""
+    """What is of one class and, but for small gaps, connected."""
 
     class_id: int
     """0-based."""
@@ -56,26 +56,32 @@ def best_of_prompts(scores: Tensor, classes: Mapping[str, Sequence[str]]) -> NDA
     return torch.stack([background, *best.values()]).cpu().numpy()
 
 
-def find_things(scores: NDArray[np.float32], *, smallest_px: float) -> list[Thing]:
+def find_things(scores: NDArray[np.float32], *, smallest_px: float, join_px: float = 0.0) -> list[Thing]:
     """The connected parts of each class, the best first.
 
     A pixel belongs to the class that scores most there; pixels that touch at a corner are connected. A hole smaller
-    than ``smallest_px`` is filled: what is too small to be a thing is too small to interrupt one. A person whom a
-    post hides in part is two things, and two cars that touch are one: a map of classes does not tell things of a class
-    apart.
+    than ``smallest_px`` is filled: what is too small to be a thing is too small to interrupt one. A map of classes does
+    not tell things of a class apart: two cars that touch are one thing, and a person behind a post that is wider than
+    ``join_px`` is two.
 
     Args:
         scores: [1 + C, H, W], the background first.
-        smallest_px: pixels of the smallest part that is kept.
+        smallest_px: pixels of the smallest thing that is kept.
+        join_px: parts of a class that are no further apart are one thing; maps of small models fall into crumbs.
     """
+    reach = round(join_px / 2)  # from either part
+    brush = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
     labels = scores.argmax(axis=0)
     things = []
     for class_id in np.unique(labels[labels > 0]) - 1:
         of_class = (labels == class_id + 1).astype(np.uint8)
-        _, parts, statistics, _ = cv2.connectedComponentsWithStats(of_class, connectivity=8)
-        for part, (left, top, width, height, pixels) in enumerate(statistics.tolist()):
-            if part == 0 or pixels < smallest_px:  # part 0 is all else
+        count, parts = cv2.connectedComponents(cv2.dilate(of_class, brush), connectivity=8)
+        parts = np.where(of_class, parts, 0).astype(np.int32)  # what joins parts does not belong to them
+        sizes = np.bincount(parts.ravel(), minlength=count)
+        for part in np.flatnonzero(sizes >= smallest_px):
+            if part == 0:  # all else
                 continue
+            left, top, width, height = cv2.boundingRect((parts == part).astype(np.uint8))
             place = np.s_[top : top + height, left : left + width]
             mask = parts[place] == part
             score = float(scores[class_id + 1][place][mask].mean(dtype=np.float64))

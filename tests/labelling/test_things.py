@@ -48,6 +48,15 @@ def test_small_things_are_left_out_and_small_holes_filled() -> None:
     assert not thing.mask[1, 3]  # two
 
 
+def test_parts_that_are_near_are_one_thing_without_what_is_between_them() -> None:
+    scores = scores_of(["aa..a...a", "aa......a"])
+    assert len(find_things(scores, smallest_px=1)) == 3
+    near, far = sorted(find_things(scores, smallest_px=1, join_px=2), key=lambda thing: thing.left)
+    assert (near.box_xywh, int(near.mask.sum())) == ((0, 0, 5, 2), 5)
+    assert far.box_xywh == (8, 0, 1, 2)
+    assert len(find_things(scores, smallest_px=3, join_px=2)) == 1
+
+
 def test_a_bay_is_no_hole() -> None:
     (thing,) = find_things(scores_of(["aaa", "a.a", "a.a"]), smallest_px=5)
     assert int(thing.mask.sum()) == 7
