@@ -97,17 +97,16 @@ def main(
     written with "ignore": training neither learns it nor takes it for background. Turned photographs and frames of
     videos become JPEGs. Prints one line of JSON.
     """
+    from edgekit.models.torch_threads import use_threads
     from edgekit.opencv import require_opencv
 
+    use_threads(threads)
     require_opencv("find the connected parts of a mask", extra="segment")
     from edgekit.data.coco_json import LABELLED_BY
     from edgekit.errors import UsageError
     from edgekit.exporters.tools import tool_versions
     from edgekit.labelling.dataset import LabelWriter
     from edgekit.labelling.footage import Footage, find_footage
-    from edgekit.models.torch_threads import use_threads
-
-    use_threads(threads)
     from edgekit.labelling.things import best_of_prompts, find_things
     from edgekit.learning.distributed import choose_device
     from edgekit.models.tcl.checkpoint import load_tcl
