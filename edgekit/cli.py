@@ -39,6 +39,7 @@ VERBS = {
     "profile": ("runtime", "MACs per layer and latency percentiles per stage, for every engine present."),
     "bench": ("runtime", "Time the native engine beside every other one on this machine."),
     "doctor": ("runtime", "Say what works on this machine and how to mend what does not."),
+    "label": ("training", "Boxes and masks for training, from pictures and words alone."),
     "segment": ("runtime", "Colour pictures by any words: what is a person, a car, a red door."),
     "boards": ("runtime", "List the boards that export can target."),
     "models": ("runtime", "List the networks with their parameters and MACs."),

@@ -9,10 +9,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import os
 import secrets
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +23,7 @@ from edgekit.bundle.head import FORMAT, NAME, VERSION, Head
 from edgekit.bundle.paths import check_path
 from edgekit.bundle.tasks import read_manifest
 from edgekit.errors import StorageError, UsageError
+from edgekit.placing import flush, flush_entry, place
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO}
 """Failures of the disk, whoever wrote: an exporter's own OSError with one of these becomes a StorageError too."""
@@ -117,10 +116,10 @@ class BundleWriter:
             checked = read_manifest(json.loads(json.dumps(document)))
             (self.folder / NAME).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
             result = _zip(self.folder) if self.zipped else self.folder
-            _flush(result)
+            flush(result)
             interruption.check()
-            _replace(result, self.destination)
-            _flush_entry(self.destination.parent)
+            place(result, self.destination)
+            flush_entry(self.destination.parent)
         if not self.zipped:
             self._folder = None
         return checked
@@ -184,37 +183,3 @@ def _zip(folder: Path) -> Path:
             info.external_attr = 0o644 << 16
             archive.writestr(info, path.read_bytes())
     return target
-
-
-def _flush(path: Path) -> None:
-    """Force a file, or a folder with all its files, to the disk."""
-    for entry in [*path.rglob("*"), path] if path.is_dir() else [path]:
-        _flush_entry(entry)
-
-
-def _flush_entry(path: Path) -> None:
-    if path.is_dir() and os.name != "posix":
-        return  # only POSIX systems open folders
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _replace(source: Path, destination: Path) -> None:
-    """Rename ``source`` to ``destination``; an old folder there steps aside first, and comes back on failure."""
-    if not destination.exists() or (source.is_file() and destination.is_file()):
-        source.replace(destination)
-        return
-    aside = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", suffix=".old", dir=destination.parent))
-    old = aside / destination.name
-    try:
-        destination.rename(old)
-        try:
-            source.rename(destination)
-        except OSError:
-            old.rename(destination)
-            raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)

@@ -57,3 +57,6 @@ class Annotations:
     """Class names in the file's own order."""
 
     images: tuple[AnnotatedImage, ...]
+
+    labelled_by: str = ""
+    """The model that made the boxes, where no hand did (``info`` of a file of ``edgekit label``)."""

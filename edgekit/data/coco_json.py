@@ -14,6 +14,9 @@ from typing import Any
 from edgekit.data.annotations import AnnotatedBox, AnnotatedImage, Annotations
 from edgekit.errors import DataError
 
+LABELLED_BY = "labelled_by"
+"""Entry of ``info`` that says which model made the labels, where no hand did."""
+
 VIDEO_SUFFIXES = (".avi", ".mp4", ".mkv", ".mov", ".m4v", ".webm")
 
 
@@ -54,7 +57,9 @@ def read_coco(file: Path, image_folders: Sequence[Path]) -> Annotations:
         )
         for index, entry in enumerate(image_entries)
     )
-    return Annotations(source=file, classes=tuple(names.values()), images=images)
+    info = document.get("info")
+    labelled_by = str(info.get(LABELLED_BY, "")) if isinstance(info, dict) else ""
+    return Annotations(source=file, classes=tuple(names.values()), images=images, labelled_by=labelled_by)
 
 
 class _PictureFinder:

@@ -93,11 +93,14 @@ class DetectionDataset:
     """Labelled pictures and the names of their classes."""
 
     name: str
-    """The folder and the split, e.g. ``voc07 val``."""
+    """The folder and the split, e.g. ``voc07 val``; it says so where no person drew the boxes."""
 
     classes: tuple[str, ...]
 
     samples: tuple[Sample, ...]
+
+    labelled_by: str = ""
+    """The model that made the boxes (``edgekit label``); empty where a person did, or nobody knows."""
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -136,7 +139,10 @@ def open_dataset(
     check = BoxCheck(annotations.source)
     samples = tuple(_sample(image, numbers, check) for image in annotations.images)
     check.finish()
-    return DetectionDataset(name=f"{path.resolve().name} {split}", classes=names, samples=samples)
+    note = " (labelled by a model)" if annotations.labelled_by else ""
+    return DetectionDataset(
+        name=f"{path.resolve().name} {split}{note}", classes=names, samples=samples, labelled_by=annotations.labelled_by
+    )
 
 
 def _read(path: Path, split: str) -> Annotations:

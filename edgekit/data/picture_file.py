@@ -33,6 +33,14 @@ def decode_picture(content: bytes, *, upright: bool) -> NDArray[np.uint8]:
         raise ValueError(str(error) or type(error).__name__) from error
 
 
+def is_turned(content: bytes) -> bool:
+    """Whether the picture in ``content`` has an EXIF orientation that stands it on another side than it is stored."""
+    from PIL import ExifTags, Image
+
+    with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
+        return opened.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
+
+
 def _deep(values: NDArray[np.generic]) -> NDArray[np.uint8]:
     """A grey picture of 16 bits [h, w]: the upper eight, three times."""
     if values.dtype.kind not in "iu":

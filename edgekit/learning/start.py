@@ -74,6 +74,8 @@ def open_run(
         config = config_from_json(earlier.config, where=str(last))
     training = labelled_share(_limited(open_dataset(data, "train"), limit), config.label_share, seed=config.seed)
     validation = _limited(open_dataset(data, "val", classes=training.classes), limit)
+    if validation.labelled_by:
+        log.info("%s: scores there say how far both models agree", validation.name)
     torch.manual_seed(config.seed)
     footage = _footage(training, config)
     model = build(
@@ -140,7 +142,7 @@ def _provenance(
         teachers.append(earlier.get("teacher", ""))
     if config.teacher:
         teachers.append(Path(config.teacher).stem)
-    data = training.name
+    data = training.name + (f": {training.labelled_by}" if training.labelled_by else "")
     if footage is not None:
         data += f", {footage.name}"
     provenance = {"training_data": data, "starting_weights": weights}

@@ -133,7 +133,7 @@ def _find(source: Path, store: Path, *, interval_s: float) -> _Found:
             return _Found(name=source.name, named=tuple((path, None) for path in find_pictures(str(source))))
         except SourceError as error:
             raise DataError(f"--data {source}: {error}") from error
-    if _is_dataset(source):
+    if is_dataset(source):
         dataset = open_dataset(source, "train")
         videos = sorted({sample.path for sample in dataset.samples if sample.frame_index is not None})
         if videos:
@@ -144,7 +144,7 @@ def _find(source: Path, store: Path, *, interval_s: float) -> _Found:
     classes = _class_folders(source / "train") or _class_folders(source)
     if classes:
         return _Found(name=source.resolve().name, named=_of_classes(classes))
-    files = sorted(_files(source), key=natural_key)
+    files = sorted(files_below(source), key=natural_key)
     named = tuple((path, None) for path in files if is_picture(path))
     for video in filter(is_video, files):
         named += tuple((frame, None) for frame in frames_of(video, store, interval_s=interval_s))
@@ -159,7 +159,7 @@ def _find(source: Path, store: Path, *, interval_s: float) -> _Found:
 
 def _validation(source: Path) -> tuple[tuple[Path, str | None], ...]:
     """Pictures of the split val with the names of their classes."""
-    if _is_dataset(source):
+    if is_dataset(source):
         lists = ("annotations/instances_val.json", "ImageSets/Main/val.txt")
         if not any((source / name).is_file() for name in lists):
             return ()
@@ -168,7 +168,8 @@ def _validation(source: Path) -> tuple[tuple[Path, str | None], ...]:
     return _of_classes(_class_folders(source / "val")) if _class_folders(source / "train") else ()
 
 
-def _is_dataset(folder: Path) -> bool:
+def is_dataset(folder: Path) -> bool:
+    """Whether ``folder`` is laid out as one of those that :func:`edgekit.data.datasets.open_dataset` reads."""
     annotated = next((folder / "annotations").glob("instances_*.json"), None) is not None
     return annotated or (folder / "instances.json").is_file() or is_voc_year(folder)
 
@@ -190,7 +191,7 @@ def _of_classes(folders: list[Path]) -> tuple[tuple[Path, str | None], ...]:
     )
 
 
-def _files(folder: Path) -> list[Path]:
+def files_below(folder: Path) -> list[Path]:
     """All files below ``folder``, but for hidden ones and hidden folders."""
     files = []
     for root, folders, names in os.walk(folder, followlinks=True):

@@ -39,6 +39,17 @@ def test_one_instances_file_serves_every_split(write_coco: Write, document: Docu
     assert second.crowd.tolist() == [True]
 
 
+@pytest.mark.parametrize(
+    ("info", "labelled_by"), [({"labelled_by": "tcl best.pt"}, "tcl best.pt"), ({"year": 2012}, ""), ([1], "")]
+)
+def test_who_made_the_boxes_is_known_where_the_file_says_so(
+    write_coco: Write, document: Document, info: object, labelled_by: str
+) -> None:
+    dataset = open_dataset(write_coco({"info": info, **document}), "val")
+    assert dataset.labelled_by == labelled_by
+    assert dataset.name == "pets val" + " (labelled by a model)" * bool(labelled_by)
+
+
 def test_split_files(write_coco: Write, document: Document) -> None:
     folder = write_coco(document, "annotations/instances_train.json")
     assert len(open_dataset(folder, "train")) == 2

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from edgekit.data.picture_file import decode_picture, encode_png
+from edgekit.data.picture_file import decode_picture, encode_png, is_turned
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (13, 17, 3)).astype(np.uint8)
 
@@ -62,6 +62,10 @@ def test_a_turned_camera() -> None:
     content = encoded(Image.fromarray(PICTURE), "PNG", exif=exif)
     np.testing.assert_array_equal(decode_picture(content, upright=True), np.rot90(PICTURE, -1))
     np.testing.assert_array_equal(decode_picture(content, upright=False), PICTURE)
+    assert is_turned(content)
+    exif[0x0112] = 1
+    assert not is_turned(encoded(Image.fromarray(PICTURE), "PNG", exif=exif))
+    assert not is_turned(encoded(Image.fromarray(PICTURE), "BMP"))
 
 
 def test_what_comes_back_can_be_written_to() -> None:

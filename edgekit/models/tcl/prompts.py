@@ -62,6 +62,28 @@ def parse_prompts(text: str) -> tuple[str, ...]:
     return names
 
 
+def parse_classes(text: str) -> dict[str, tuple[str, ...]]:
+    """Classes separated by commas, each with its prompts, e.g. ``person, car=car|truck|delivery van``.
+
+    A class without ``=`` is its own prompt.
+
+    Raises:
+        UsageError: there is none, a name or a prompt is empty, or one comes twice.
+    """
+    classes: dict[str, tuple[str, ...]] = {}
+    for item in text.split(","):
+        name, equals, rest = (part.strip() for part in item.partition("="))
+        prompts = tuple(prompt.strip() for prompt in rest.split("|")) if equals else (name,)
+        if not name or "" in prompts:
+            raise UsageError(f"prompts are classes such as 'person, car=car|truck', separated by commas, got {text!r}")
+        known = [prompt for others in classes.values() for prompt in others]
+        twice = [prompt for prompt in prompts if [*known, *prompts].count(prompt) > 1]
+        if name in classes or twice:
+            raise UsageError(f"{(twice or [name])[0]!r} comes twice in {text!r}; a pixel can belong to one class only")
+        classes[name] = prompts
+    return classes
+
+
 @torch.no_grad()
 def embed_names(model: TCL, tokenizer: Tokenizer, names: tuple[str, ...], *, templates: str) -> Tensor:
     """[N, D] of length 1: of each name the mean over its sentences, of vectors that keep their own lengths.

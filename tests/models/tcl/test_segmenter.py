@@ -14,7 +14,7 @@ from torch.nn import functional as F  # noqa: E402
 
 from edgekit.errors import UsageError  # noqa: E402
 from edgekit.models.tcl.pamr import refine  # noqa: E402
-from edgekit.models.tcl.prompts import TEMPLATES, embed_names, parse_prompts, sentences  # noqa: E402
+from edgekit.models.tcl.prompts import TEMPLATES, embed_names, parse_classes, parse_prompts, sentences  # noqa: E402
 from edgekit.models.tcl.segmenter import Segmenter, SegmentOptions, masks_of  # noqa: E402
 from edgekit.models.tcl.tokenizer import Tokenizer  # noqa: E402
 from edgekit.models.tcl.windows import padding, scaled_size, slide, spans  # noqa: E402
@@ -221,3 +221,15 @@ def test_prompts_are_names_between_commas() -> None:
         parse_prompts("person,,car")
     with pytest.raises(UsageError, match="the prompt 'car' comes twice"):
         parse_prompts("car, person, car")
+
+
+def test_classes_are_prompts_or_have_some() -> None:
+    assert parse_classes("red person, car = car|delivery van ,background=road") == {
+        "red person": ("red person",), "car": ("car", "delivery van"), "background": ("road",),
+    }  # fmt: skip
+    for text in ("person,,car", "car=", "=car", "car=car||van"):
+        with pytest.raises(UsageError, match=r"prompts are classes such as 'person, car=car\|truck'"):
+            parse_classes(text)
+    for text, twice in (("a, a", "a"), ("a=b|b", "b"), ("a=b, b", "b"), ("a=b, a=c", "a")):
+        with pytest.raises(UsageError, match=f"'{twice}' comes twice"):
+            parse_classes(text)
