@@ -108,6 +108,7 @@ def main(
     completes its files. {camera} in the name of a file is the name of the camera.
     """
     from edgekit.cameras import open_source
+    from edgekit.errors import UsageError
     from edgekit.live.camera import Camera, Watching, check_one_each, name_sources
     from edgekit.live.feeds import Feeds
     from edgekit.live.looking import open_looking
@@ -138,8 +139,9 @@ def main(
         looking, macs = open_looking(model_name, engine=engine, threads=threads, prompts=prompts)
         if isinstance(looking, Pipeline):
             log.info("%s on %s, mask %s", model_name, looking.engine_name, watching.mask)
-            if iou is not None:
-                looking.spec = replace(looking.spec, nms_iou=iou)
+            looking.spec = looking.spec if iou is None else replace(looking.spec, nms_iou=iou)
+        elif iou is not None:
+            raise UsageError("--iou is for detectors; what a segmenter finds does not overlap")
         else:
             log.info("%s on %s looks for %s", model_name, looking.engine_name, ", ".join(looking.classes))
         cameras = [Camera(name, one, looking, watching) for (name, _), one in zip(named, opened, strict=True)]

@@ -59,6 +59,33 @@ def tiny_tcl() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def finder_checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_tcl: ModuleType) -> Path:
+    """A checkpoint of the TCL model that finds what ``tiny_tcl.drawn`` draws; made in some seconds."""
+    from edgekit.models.tcl.checkpoint import TclCheckpoint, save_tcl
+
+    path = tmp_path_factory.mktemp("finder") / "best.pt"
+    save_tcl(path, TclCheckpoint(model=tiny_tcl.finder(), provenance={"training_data": "drawn scenes"}))
+    return path
+
+
+@pytest.fixture(scope="session")
+def word_bundle(finder_checkpoint: Path, tiny_tcl: ModuleType) -> Path:
+    """The same as a bundle of onnxruntime that looks for both, in an input of 96x128."""
+    pytest.importorskip("onnx", reason="the bundle is made with onnx, which the extra [export] brings")
+    pytest.importorskip("onnxruntime", reason="the bundle runs on onnxruntime, which the extra [onnx] brings")
+    from click.testing import CliRunner
+
+    from edgekit.cli import main
+
+    path = finder_checkpoint.parent / "words.edgekit"
+    arguments = ["export", "tcl", finder_checkpoint, "--prompts", ", ".join(tiny_tcl.FOUND), "--imgsz", "96x128"]
+    options = ["--format", "onnx", "--clip-share", "0", "--background", "0.5", "--threads", "1", "-o", path]
+    done = CliRunner().invoke(main, [str(argument) for argument in (*arguments, *options)])
+    assert done.exit_code == 0, done.output
+    return path
+
+
+@pytest.fixture(scope="session")
 def tiny_yolox() -> ModuleType:
     """``tests/tiny_yolox.py``: writes a YOLOX in miniature as ncnn files."""
     return _beside("tiny_yolox")

@@ -105,14 +105,15 @@ def main(
     from edgekit.data.coco_json import LABELLED_BY
     from edgekit.errors import UsageError
     from edgekit.exporters.tools import tool_versions
+    from edgekit.labelling.classes import best_of_prompts
     from edgekit.labelling.dataset import LabelWriter
     from edgekit.labelling.footage import Footage, find_footage
-    from edgekit.labelling.things import best_of_prompts, find_things
     from edgekit.learning.distributed import choose_device
     from edgekit.models.tcl.checkpoint import load_tcl
     from edgekit.models.tcl.prompts import parse_classes
     from edgekit.models.tcl.segmenter import BACKGROUND, Segmenter, options_for
     from edgekit.models.tcl.tokenizer import Tokenizer
+    from edgekit.segmentation.things import find_things
 
     # 1. what to look for, where, and with what
     classes = parse_classes(prompts)
@@ -136,10 +137,9 @@ def main(
     with LabelWriter(output, classes=names, sure=sure, overwrite=overwrite, copy=copy) as writer:
         with click.progressbar(footage, length=footage.count, file=sys.stderr, hidden=not sys.stderr.isatty()) as shown:
             for frame in shown:
-                scores = best_of_prompts(segmenter.scores(frame.image), classes)
-                height, width = frame.image.shape[:2]
-                smallest_px, join_px = min_share * height * width, join * min(height, width)
-                things = find_things(scores, smallest_px=smallest_px, join_px=join_px)
+                labels, confidence = best_of_prompts(segmenter.scores(frame.image), classes)
+                smallest_px, join_px = min_share * labels.size, join * min(labels.shape)
+                things = find_things(labels, confidence, smallest_px=smallest_px, join_px=join_px)
                 if things or not drop_empty:
                     writer.add(frame, things)
         # 3. the data set, and where it comes from

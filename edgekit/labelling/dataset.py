@@ -29,8 +29,8 @@ from edgekit.data.coco_json import LABELLED_BY
 from edgekit.errors import DataError, MissingDependencyError, StorageError, UsageError
 from edgekit.labelling.footage import LabelFrame
 from edgekit.labelling.splits import validation_blocks
-from edgekit.labelling.things import Thing
 from edgekit.placing import flush_entry, place
+from edgekit.segmentation.things import Thing
 
 QUALITY = 95
 """Of the JPEGs that frames of videos, and pictures that were turned, become."""

@@ -8,9 +8,9 @@
     inside       = "(", ( place | '"', place, '"' ), ")" ;
     place        = FILE, [ ":", ( ZONE | SECONDS ) ] ;
 
-``&`` binds tighter than ``|``; ``+`` is an older way to write ``|``. A FILE of ``roi`` ends in ``.json``; without ``roi`` it
-means the same. That of ``tcl`` ends in ``.edgekit`` and is looked at every so many SECONDS. What holds ``&``, ``|``,
-``+`` or a parenthesis stands in ``roi("FILE:ZONE")``.
+``&`` binds tighter than ``|``; ``+`` is an older way to write ``|``. A FILE of ``roi`` ends in ``.json``; without
+``roi`` it means the same. That of ``tcl`` ends in ``.edgekit`` and is looked at every so many SECONDS. What holds
+``&``, ``|``, ``+`` or a parenthesis stands in ``roi("FILE:ZONE")``.
 
 Nothing is opened or made here: :func:`edgekit.masks.sources.parse_mask_source` does that with the result.
 """

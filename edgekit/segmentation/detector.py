@@ -28,8 +28,8 @@ LONGEST_SIDE = 320
 SMALLEST_SHARE = 0.001
 """Of a thing in the picture: smaller ones are crumbs of a mask."""
 
-JOIN_SHARE = 0.02
-"""Of the map's longer side: parts of a mask that are no further apart are one thing."""
+JOIN_SHARE = 0.04
+"""Of the map's shorter side: parts of a mask that are no further apart are one thing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +105,7 @@ class WordDetector:
             found.labels,
             found.confidence,
             smallest_px=SMALLEST_SHARE * found.labels.size,
-            join_px=JOIN_SHARE * max(size),
+            join_px=JOIN_SHARE * min(size),
         )
         kept = [thing for thing in things if thing.score >= (score_threshold or 0.0)]
         boxes = np.array([thing.box_xywh for thing in kept], np.float32).reshape(-1, 4)

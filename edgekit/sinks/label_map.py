@@ -64,7 +64,7 @@ def with_legend(image: NDArray[np.uint8], entries: Entries) -> NDArray[np.uint8]
 
 
 def legend_over(image: NDArray[np.uint8], entries: Entries) -> NDArray[np.uint8]:
-    """The same over the lower left corner of ``image`` [h, w, 3], which stays as large; what is too tall is left out."""
+    """The same over the lower left corner of ``image`` [h, w, 3], whose size stays; what has no room is left out."""
     height, width = image.shape[:2]
     line = max(14, min(height, width) // 24)
     shown = entries[: height // line]

@@ -20,7 +20,7 @@ from edgekit.data.datasets import open_dataset
 from edgekit.errors import DataError, StorageError, UsageError
 from edgekit.labelling.dataset import LabelWriter
 from edgekit.labelling.footage import LabelFrame
-from edgekit.labelling.things import Thing
+from edgekit.segmentation.things import Thing
 
 INFO = {LABELLED_BY: "finder best.pt from the words 'person, car'"}
 

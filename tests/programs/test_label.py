@@ -19,7 +19,6 @@ from edgekit.boxes import iou_matrix  # noqa: E402
 from edgekit.cli import main  # noqa: E402
 from edgekit.data.datasets import open_dataset  # noqa: E402
 from edgekit.models.checkpoint import load_checkpoint  # noqa: E402
-from edgekit.models.tcl.checkpoint import TclCheckpoint, save_tcl  # noqa: E402
 
 PROMPTS = "red box, blue disc=blue disc|red disc"
 
@@ -34,11 +33,9 @@ def report_of(result: Result) -> dict[str, Any]:
     return document
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_tcl: ModuleType) -> Path:
-    path = tmp_path_factory.mktemp("finder") / "best.pt"
-    save_tcl(path, TclCheckpoint(model=tiny_tcl.finder(), provenance={"training_data": "drawn scenes"}))
-    return path
+@pytest.fixture
+def checkpoint(finder_checkpoint: Path) -> Path:
+    return finder_checkpoint
 
 
 @pytest.fixture(scope="module")

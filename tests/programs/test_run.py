@@ -336,3 +336,56 @@ def test_the_default_finds_the_photographs(run: Run, tmp_path: Path) -> None:
     assert recall >= 0.6
     seen = {found["class"] for line in lines(done) for found in line["detections"]}
     assert {"person", "cat"} <= seen
+
+
+@pytest.fixture
+def red(tmp_path: Path) -> Path:
+    """A red box on noise, 160 wide, 120 high."""
+    image = np.random.default_rng(3).integers(90, 150, (120, 160, 3), dtype=np.uint8)
+    image[30:80, 20:70] = (30, 30, 220)  # BGR
+    cv2.imwrite(str(tmp_path / "red.png"), image)
+    return tmp_path / "red.png"
+
+
+def test_a_segmenter_finds_colours_and_follows_what_words_name(run: Run, word_bundle: Path, red: Path) -> None:
+    done = run(word_bundle, "--source", red, "--save", "out.mp4", "--track")
+    (line,) = lines(done)
+    assert set(line["segments"]) == {"red box"}
+    assert line["segments"]["red box"]["share"] == pytest.approx(50 * 50 / (120 * 160), rel=0.4)
+    assert 0.5 < line["segments"]["red box"]["score"] <= 1
+    (found,) = line["detections"]
+    assert found["class"] == "red box"
+    assert found["box_xyxy"] == pytest.approx([20, 30, 70, 80], abs=12)
+    assert [track["class"] for track in line["tracks"]] == ["red box"]
+    assert "looks for red box, blue disc" in done.stderr
+    capture = cv2.VideoCapture("out.mp4")
+    drawn = capture.read()[1]
+    capture.release()
+    assert drawn.shape == (120, 160, 3)
+    assert int(drawn[55, 45, 1]) > 80  # green: the box is mixed with the colour of its class
+
+
+def test_prompts_are_swapped_without_another_export(
+    run: Run, word_bundle: Path, finder_checkpoint: Path, red: Path, tmp_path: Path
+) -> None:
+    done = CliRunner().invoke(
+        load_program("prompts"), [str(finder_checkpoint), "red box", "-o", str(tmp_path / "other.json")]
+    )
+    assert done.exit_code == 0, done.output
+    (line,) = lines(run(word_bundle, "--source", red, "--prompts", "other.json"))
+    assert set(line["segments"]) == {"red box"}
+    assert "red box, blue" not in done.stderr
+    (tmp_path / "broken.json").write_text("{")
+    assert "broken.json" in run(word_bundle, "--source", red, "--prompts", "broken.json", check=1).stderr
+
+
+def test_what_a_segmenter_is_not_asked(run: Run, word_bundle: Path, tiny_bundle: Path, red: Path) -> None:
+    for options in (["--mask", "motion"], ["--mask-every", "2"], ["--budget", "30%"], ["--iou", "0.5"]):
+        assert "detector" in run(word_bundle, "--source", red, *options, check=2).stderr
+    assert "segments by words" in run(tiny_bundle, "--source", red, "--prompts", "x.json", check=2).stderr
+
+
+def test_words_are_the_mask_of_a_detector(run: Run, word_bundle: Path, tiny_bundle: Path, red: Path) -> None:
+    (line,) = lines(run(tiny_bundle, "--source", red, "--mask", f"tcl({word_bundle})"))
+    assert 0 < line["active_share"] < 0.8  # the column at the right is left out
+    assert "segments" not in line

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edgekit.data.letterbox import letterbox
+from edgekit.pipeline import Segments
 from edgekit.sinks.annotate import ZONE_COLOUR, annotate, class_colour, shade_background
 from edgekit.spec import DetectorSpec
 from edgekit.tracking import Track
@@ -103,3 +104,22 @@ def test_classes_have_bright_and_different_colours() -> None:
     colours = [class_colour(class_id) for class_id in range(20)]
     assert min(max(colour) for colour in colours) == 255
     assert min(sum(abs(a - b) for a, b in zip(*pair, strict=True)) for pair in combinations(colours, 2)) > 25
+
+
+def test_segments_are_coloured_under_a_legend(
+    spec: DetectorSpec, make_frame: MakeFrame, make_result: MakeResult
+) -> None:
+    image = make_frame(height=480, width=640).image
+    labels = np.zeros((12, 16), np.uint8)
+    labels[:3, 8:], labels[3:6, 8:] = 1, 2  # of 40 pixels a cell
+    segments = Segments(
+        labels=labels, shares=np.array([0.125, 0.125], np.float32), scores=np.array([0.7, 0.6], np.float32)
+    )
+    drawn = annotate(image, make_result([[10, 10, 90, 90]], segments=segments), spec)
+    assert (drawn[:240, :320] == 200).all()  # neither box nor darkness
+    for row, class_id in ((60, 0), (180, 1)):
+        mixed = np.round(0.45 * 200 + 0.55 * np.array(class_colour(class_id)))
+        assert np.abs(drawn[row, 500].astype(int) - mixed).max() <= 1
+        assert (drawn[480 - 40 :, :200].reshape(-1, 3) == class_colour(class_id)).all(axis=1).any()
+    none = Segments(labels=np.zeros((1, 1), np.uint8), shares=np.zeros(2, np.float32), scores=np.zeros(2, np.float32))
+    assert np.array_equal(annotate(image, make_result([], segments=none), spec), image)

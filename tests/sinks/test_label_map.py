@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from edgekit.errors import StorageError
-from edgekit.sinks.label_map import blend, colours, encode_labels, with_legend, write_segments
+from edgekit.sinks.label_map import blend, colours, encode_labels, legend_over, with_legend, write_segments
 
 
 def test_only_a_leading_background_has_no_colour() -> None:
@@ -29,13 +29,25 @@ def test_background_pixels_stay() -> None:
 
 def test_a_legend_is_below_in_any_script() -> None:
     image = np.full((60, 80, 3), 7, np.uint8)
-    drawn = with_legend(
-        image, [("собака 3%", np.array([255, 0, 0], np.uint8)), ("犬", np.array([0, 255, 0], np.uint8))]
-    )
+    drawn = with_legend(image, [("собака 3%", (255, 0, 0)), ("犬", (0, 255, 0))])
     assert drawn.shape == (60 + 2 * 14, 80, 3)
     np.testing.assert_array_equal(drawn[:60], image)
     assert drawn[67, 7].tolist() == [255, 0, 0]
     np.testing.assert_array_equal(with_legend(image, []), image)
+
+
+def test_a_legend_over_a_picture_leaves_its_size() -> None:
+    image = np.full((60, 80, 3), 7, np.uint8)
+    drawn = legend_over(image, [("a", (255, 0, 0)), ("b", (0, 255, 0))])
+    assert drawn.shape == image.shape
+    assert (image == 7).all()
+    np.testing.assert_array_equal(drawn[:32], image[:32])
+    assert drawn[39, 7].tolist() == [255, 0, 0]
+    assert drawn[53, 7].tolist() == [0, 255, 0]
+    assert (drawn[:, 79] == 7).all()
+    many = legend_over(image, [("line", (255, 0, 0))] * 9)  # there is room for four
+    assert (many[:4] == 7).all()
+    np.testing.assert_array_equal(legend_over(image, []), image)
 
 
 def test_label_files_hold_the_numbers(tmp_path: Path) -> None:
