@@ -348,8 +348,10 @@ def red(tmp_path: Path) -> Path:
 
 
 def test_a_segmenter_finds_colours_and_follows_what_words_name(run: Run, word_bundle: Path, red: Path) -> None:
-    done = run(word_bundle, "--source", red, "--save", "out.mp4", "--track")
-    (line,) = lines(done)
+    for number in range(2):
+        red.with_name(f"again{number}.png").hardlink_to(red)
+    done = run(word_bundle, "--source", "*.png", "--save", "out.mp4", "--track")
+    *_, line = lines(done)
     assert set(line["segments"]) == {"red box"}
     assert line["segments"]["red box"]["share"] == pytest.approx(50 * 50 / (120 * 160), rel=0.4)
     assert 0.5 < line["segments"]["red box"]["score"] <= 1
