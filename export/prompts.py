@@ -63,7 +63,7 @@ def main(
         click.echo(json.dumps({"prompts": str(output), "names": list(prompts.names), "text": prompts.text}, indent=2))
         return
     click.echo(f"{output}: {len(prompts)} prompts for {prompts.model}, {output.stat().st_size / 1e3:.1f} kB")
-    click.echo(f"Look for them with: edgekit val tcl BUNDLE --prompts {output} --data DIR")
+    click.echo(f"Look for them with: edgekit run BUNDLE --prompts {output} --camera 0")
 
 
 if __name__ == "__main__":

@@ -52,6 +52,7 @@ def main(
     the k-th prompt. A line of JSON tells the share of the pixels and the mean score of each prompt.
     """
     from edgekit.cameras.images import find_pictures, read_picture
+    from edgekit.errors import UsageError
     from edgekit.learning.distributed import choose_device
     from edgekit.models.tcl.checkpoint import load_tcl
     from edgekit.models.tcl.prompts import parse_prompts
@@ -61,6 +62,11 @@ def main(
     from edgekit.sinks.label_map import colours, write_segments
 
     # 1. what to look for, where, and with what
+    if checkpoint.is_dir() or checkpoint.suffix == ".edgekit":
+        raise UsageError(
+            f"{checkpoint} is a bundle, and --prompts here may be any words, which takes a checkpoint.\n"
+            f"Colour pictures with the bundle's own: edgekit run {checkpoint} --source {source} --save out.mp4"
+        )
     use_threads(threads)
     names = tuple(name for name in parse_prompts(prompts) if name != BACKGROUND)
     pictures = find_pictures(source)[:max_frames]

@@ -144,3 +144,9 @@ def test_a_model_is_trained_scored_and_used(pictures: Path, tmp_path: Path) -> N
     assert result.exit_code == 0, result.output
     result = call("segment", run / "best.pt", "--prompts", "bird", "--source", pictures / "images", "-o", tmp_path)
     assert result.exit_code == 0, result.output
+
+
+def test_a_bundle_is_run_not_segmented(pictures: Path) -> None:
+    result = call("segment", "words.edgekit", "--prompts", "bird", "--source", pictures / "images")
+    assert result.exit_code == 2
+    assert "edgekit run words.edgekit --source" in result.output
