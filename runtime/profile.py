@@ -80,7 +80,7 @@ def main(
     from edgekit.errors import UsageError
     from edgekit.metrics.evaluation import uses_omg
     from edgekit.pipeline import resolve_model
-    from edgekit.profiling.engines import ShareMask, golden_frames, profile_engines, source_frames
+    from edgekit.profiling.engines import ShareMask, engine_lines, golden_frames, profile_engines, source_frames
     from edgekit.profiling.gemm import ceilings_gmacs
     from edgekit.profiling.machine import describe_machine
     from edgekit.profiling.segmenters import segmenter_at
@@ -131,11 +131,12 @@ def main(
     )
     if "layers" in document:
         click.echo("\n".join(work_lines(document, every_layer=layers)))
-    _print_engines(document)
+    click.echo("\n".join(engine_lines(document)))
 
 
 def _profile_segmenter(bundle: SegmentationBundle, source: str | None, runs: dict[str, Any], *, as_json: bool) -> None:
     from edgekit.errors import UsageError
+    from edgekit.profiling.engines import engine_lines
     from edgekit.profiling.segmenters import measure_segmenter, work_line
 
     context = click.get_current_context()
@@ -147,7 +148,7 @@ def _profile_segmenter(bundle: SegmentationBundle, source: str | None, runs: dic
         click.echo(json.dumps(document, indent=2))
         return
     click.echo(f"{bundle.path} on {document['source']} ({document['frames']} different frames)\n{work_line(bundle)}")
-    _print_engines(document)
+    click.echo("\n".join(engine_lines(document)))
 
 
 def _print_macs(model: str, *, every_row: bool, as_json: bool) -> None:
@@ -206,24 +207,6 @@ def _work(path: Path, masks: tuple[Mask, ...], *, omg: bool) -> dict[str, Any]:
     except (MissingDependencyError, UsageError) as error:
         log.warning("MACs are left out: %s", error)
         return {}
-
-
-def _print_engines(document: dict[str, Any]) -> None:
-    click.echo(f"\nmilliseconds (threads: {document['threads']}, frames: {document['iterations']})")
-    click.echo(f"{'':<14}{'p50':>9}{'p95':>9}{'p99':>9}{'min':>9}{'mean':>9}")
-    for engine in document["engines"]:
-        if not engine["ran"]:
-            click.echo(f"{engine['engine']}: {engine['detail'].splitlines()[0]}")
-            continue
-        click.echo(f"{engine['detail']}, loaded in {engine['load_ms']:.0f} ms")
-        for stage, latency in engine["stages"].items():
-            cells = (latency[key] for key in ("p50_ms", "p95_ms", "p99_ms", "min_ms", "mean_ms"))
-            click.echo(f"  {stage:<12}" + "".join(f"{cell:>9.2f}" for cell in cells))
-        network = "detector" if "detector" in engine["stages"] else "graph"
-        if "macs" in document and (milliseconds := engine["stages"][network]["p50_ms"]):
-            rate = document["macs"] / milliseconds / 1e6
-            share = 100 * rate / document["gemm_gmacs"]
-            click.echo(f"  {rate:.1f} dense GMAC/s in the {network}, {share:.0f} % of the best rate here")
 
 
 if __name__ == "__main__":

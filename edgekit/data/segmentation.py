@@ -149,19 +149,33 @@ def _read(path: Path) -> NDArray[np.uint8]:
 
 def _plain(path: Path, split: str) -> Iterator[tuple[Path, Path]]:
     """``images/`` and ``masks/``: every mask, or those of the split where annotations say which these are."""
-    listing = path / "annotations" / f"instances_{split}.json"
-    wanted: set[str] | None = None
-    if listing.is_file():
-        try:
-            wanted = {
-                Path(entry["file_name"]).stem for entry in json.loads(listing.read_text(encoding="utf-8"))["images"]
-            }
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{listing} does not list images as COCO JSON does: {error}") from error
+    wanted = _listed(path, split)
     pictures = {file.stem: file for file in (path / "images").glob("*") if file.suffix.lower() in PICTURES}
     for mask in sorted((path / "masks").glob("*.png")):
         if wanted is None or mask.stem in wanted:
             yield pictures.get(mask.stem, path / "images" / f"{mask.stem}.jpg"), mask
+
+
+def pictures_of_split(path: Path, split: str) -> tuple[Path, ...]:
+    """The pictures of ``split`` in plain folders, with masks or without; none where annotations do not list them.
+
+    Raises:
+        DataError: the annotations are no COCO JSON.
+    """
+    wanted = _listed(path, split) or set()
+    files = sorted(file for file in (path / "images").glob("*") if file.suffix.lower() in PICTURES)
+    return tuple(file for file in files if file.stem in wanted)
+
+
+def _listed(path: Path, split: str) -> set[str] | None:
+    """Stems of the pictures that the annotations of plain folders list for ``split``, where there are annotations."""
+    listing = path / "annotations" / f"instances_{split}.json"
+    if not listing.is_file():
+        return None
+    try:
+        return {Path(entry["file_name"]).stem for entry in json.loads(listing.read_text(encoding="utf-8"))["images"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{listing} does not list images as COCO JSON does: {error}") from error
 
 
 def _published(path: Path, table: dict[str, Any], split: str) -> Iterator[tuple[Path, Path]]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgekit.data.segmentation import SegmentationDataset, open_segmentation
+from edgekit.data.segmentation import SegmentationDataset, open_segmentation, pictures_of_split
 from edgekit.errors import DataError, ExportError
 from edgekit.exporters.calibration import IMAGE_SUFFIXES, MIN_IMAGES, Calibration, Inputs
 from edgekit.exporters.evidence import CALIBRATION_IMAGES
@@ -141,6 +141,8 @@ def training_pictures(data: Path, protocol: str) -> tuple[Path, ...]:
     Raises:
         DataError: it has neither.
     """
+    if listed := pictures_of_split(data, "train"):
+        return listed  # calibrating needs no masks, which few may have
     val = tuple(picture.image_path for picture in open_segmentation(data, protocol, "val").pictures)
     try:
         train = tuple(picture.image_path for picture in open_segmentation(data, protocol, "train").pictures)

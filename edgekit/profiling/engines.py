@@ -156,3 +156,25 @@ def _profile(
         stages=stage_latencies(timings_ms),
         masks=tuple(masks),
     )
+
+
+def engine_lines(document: dict[str, Any]) -> list[str]:
+    """The latencies in what ``edgekit profile --json`` prints, for people."""
+    lines = [
+        f"\nmilliseconds (threads: {document['threads']}, frames: {document['iterations']})",
+        f"{'':<14}{'p50':>9}{'p95':>9}{'p99':>9}{'min':>9}{'mean':>9}",
+    ]
+    for engine in document["engines"]:
+        if not engine["ran"]:
+            lines.append(f"{engine['engine']}: {engine['detail'].splitlines()[0]}")
+            continue
+        lines.append(f"{engine['detail']}, loaded in {engine['load_ms']:.0f} ms")
+        for stage, latency in engine["stages"].items():
+            cells = (latency[key] for key in ("p50_ms", "p95_ms", "p99_ms", "min_ms", "mean_ms"))
+            lines.append(f"  {stage:<12}" + "".join(f"{cell:>9.2f}" for cell in cells))
+        network = "detector" if "detector" in engine["stages"] else "graph"
+        if "macs" in document and (milliseconds := engine["stages"][network]["p50_ms"]):
+            rate = document["macs"] / milliseconds / 1e6
+            share = 100 * rate / document["gemm_gmacs"]
+            lines.append(f"  {rate:.1f} dense GMAC/s in the {network}, {share:.0f} % of the best rate here")
+    return lines

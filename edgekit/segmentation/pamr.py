@@ -72,8 +72,9 @@ def moved(
 ) -> Iterator[NDArray[np.float32]]:
     """``maps`` [C, h, w] moved so that each cell holds its neighbour: for each distance, each of ``steps``."""
     rows, columns = maps.shape[1:]
+    border = max(distances)
+    padded = np.pad(maps, ((0, 0), (border, border), (border, border)), mode="edge")  # serves smaller distances, too
     for distance in distances:
-        padded = np.pad(maps, ((0, 0), (distance, distance), (distance, distance)), mode="edge")
         for dy, dx in steps:
-            top, left = distance * (1 + dy), distance * (1 + dx)
+            top, left = border + distance * dy, border + distance * dx
             yield padded[:, top : top + rows, left : left + columns]

@@ -121,7 +121,7 @@ def test_every_format_passes_where_it_was_made(
         checkpoint, tmp_path / "a.edgekit", graph_format=graph_format, precision=precision, clip_share=clip_share
     )
     assert result.report.passed
-    assert result.report.parity.iou >= 0.99
+    assert result.report.parity.iou >= (0.99 if precision == "fp32" else 0.98)
     assert result.manifest.document["parity"]["iou"] == result.report.parity.iou
     report = verify_segmentation(open_segmentation_bundle(result.path))
     assert report.passed, report
