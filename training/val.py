@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     "--engine", default="auto", show_default=True,
     help="native, tflite, openvino, onnxruntime, tflite-sparse and so on, or torch.",
 )  # fmt: skip
-@click.option("--mask", default="omg", show_default=True, help="omg, off, tracks, truth, tcl(WORDS.edgekit), FILE.json, a|b or a&b.")
+@click.option(
+    "--mask", default="omg", show_default=True, help="omg, off, tracks, truth, tcl(WORDS.edgekit), FILE.json, a|b, a&b."
+)
 @click.option(
     "--mask-every", type=click.IntRange(min=1), default=1, show_default=True, metavar="N",
     help="Keep a mask for up to N frames, for frames of one camera in order.",
