@@ -64,7 +64,8 @@ class SegmentationParity:
     """Mean cosine of the embeddings of a picture's cells, of the picture where it is smallest."""
 
     iou: float
-    """Mean IoU of the label maps over the labels that either gives, counted over all pictures."""
+    """Mean IoU of the label maps over the labels that either gives, counted over all pictures; 1 where PyTorch's scores
+    are nowhere far enough apart to compare, and the embeddings alone tell."""
 
     pixels_differing: float
     """Share 0..1 of the pixels that have another label."""
@@ -245,11 +246,12 @@ def measure_segmentation_parity(
     if not cosines:
         raise ValueError("parity needs at least one picture, got none")
     metrics = SegmentationMetrics(classes=(BACKGROUND, *reference.names), confusion=confusion)
+    compared = bool(confusion.any())
     return SegmentationParity(
         images=len(cosines),
         cosine=min(cosines),
-        iou=metrics.miou,
-        pixels_differing=1 - metrics.pixel_accuracy,
+        iou=metrics.miou if compared else 1.0,
+        pixels_differing=1 - metrics.pixel_accuracy if compared else 0.0,
         score_error=worst,
     )
 
