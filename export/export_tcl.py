@@ -87,8 +87,8 @@ def main(
     The graph sees and the prompts stay outside it, in a file: `edgekit prompts` makes others, for the same bundle.
     Pictures fill the input of --imgsz, stretched by up to 4/3, as in training; give an upright camera its own, 304x224.
 
-    The gate: label maps of the converted model must agree with PyTorch's (mean IoU of .99 in fp32, .98 in fp16, .75 in
-    int8), and with --data, whose class names are the prompts then, mIoU may drop by --max-drop points at most. If not,
+    The gate: label maps of the converted model must agree with PyTorch's (mean IoU of .99, of .75 in int8),
+    and with --data, whose class names are the prompts then, mIoU may drop by --max-drop points at most. If not,
     nothing is written, the worst layers are named, and the exit code is 5. int8 needs at least 100 pictures, of --calib
     or of the train split of --data.
     """

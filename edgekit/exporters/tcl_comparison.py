@@ -51,7 +51,8 @@ def compare_segmenters(
                 if source.live:
                     raise UsageError(f"{text} is live, so nobody could repeat the comparison: give a recording of it")
                 pictures = (frame.image for frame in itertools.islice(source, frames))
-                parity = measure_segmentation_parity(reference, candidate, pictures)
+                margin = LIMITS[manifest.precision].margin
+                parity = measure_segmentation_parity(reference, candidate, pictures, margin=margin)
             yield (
                 text,
                 SegmentationReport(

@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.data.segmentation import SegmentationDataset
+from edgekit.data.segmentation import IGNORED, SegmentationDataset
 from edgekit.metrics.segmentation import SegmentationMetrics, count, evaluate_segmentation
-from edgekit.segmentation.fitting import fit, input_tensor
+from edgekit.segmentation.fitting import Fitted, fit, input_tensor, way_back
 from edgekit.segmentation.of_dataset import looking_for, segment_with
 from edgekit.segmentation.pipeline import SegmentationPipeline, label
 from edgekit.segmentation.prompts import BACKGROUND, Prompts
 from edgekit.segmentation.scores import masks
+from edgekit.segmentation.spec import SegmenterSpec
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is going on, pictures done, pictures in all)."""
@@ -37,13 +38,17 @@ class SegmentationLimits:
     iou: float
     """Smallest mean IoU of the label maps, PyTorch's taken for the truth."""
 
+    margin: float = 0.0
+    """Pixels whose best two scores (0..1) are nearer than this in PyTorch, which rounding may turn over, are not
+    compared; 0 compares all."""
+
 
 LIMITS = {
     # Engines add in another order than PyTorch: 1e-6 in an embedding (measured), which turns a handful of labels over.
     "fp32": SegmentationLimits(cosine=0.9999, iou=0.99),
-    # 11 bits of mantissa move a score by .02 at most (measured), and so the outlines of things, of which small ones are
-    # outline mostly: .989 of labels that differed at one pixel in a thousand.
-    "fp16": SegmentationLimits(cosine=0.999, iou=0.98),
+    # 11 bits of mantissa move scores by up to .02 (measured) and with them outlines, which is most of a small thing:
+    # .989 of labels that differed at one pixel in a thousand.
+    "fp16": SegmentationLimits(cosine=0.999, iou=0.99, margin=0.03),
     # A collapsed layer falls below these; what 8 bits cost on average is the business of the accuracy half.
     "int8": SegmentationLimits(cosine=0.95, iou=0.75),
 }
@@ -59,7 +64,8 @@ class SegmentationParity:
     """Mean cosine of the embeddings of a picture's cells, of the picture where it is smallest."""
 
     iou: float
-    """Mean IoU of the label maps over the labels that either gives, counted over all pictures."""
+    """Mean IoU of the label maps over the labels that either gives, counted over all pictures; 1 where PyTorch's scores
+    are nowhere far enough apart to compare, and the embeddings alone tell."""
 
     pixels_differing: float
     """Share 0..1 of the pixels that have another label."""
@@ -190,7 +196,7 @@ def run_segmentation_gate(
         max_drop: allowed drop of mIoU in points.
         progress: called now and then.
     """
-    parity = measure_segmentation_parity(reference, candidate, pictures)
+    parity = measure_segmentation_parity(reference, candidate, pictures, margin=LIMITS[precision].margin)
     accuracy = None
     if dataset is not None:
         assert dataset_prompts is not None
@@ -211,9 +217,13 @@ def run_segmentation_gate(
 
 
 def measure_segmentation_parity(
-    reference: SegmentationPipeline, candidate: SegmentationPipeline, pictures: Iterable[NDArray[np.uint8]]
+    reference: SegmentationPipeline,
+    candidate: SegmentationPipeline,
+    pictures: Iterable[NDArray[np.uint8]],
+    *,
+    margin: float = 0.0,
 ) -> SegmentationParity:
-    """Run both on ``pictures`` (RGB [h, w, 3]) and compare.
+    """Run both on ``pictures`` (RGB [h, w, 3]) and compare; ``margin`` is that of :class:`SegmentationLimits`.
 
     Raises:
         ValueError: no picture was given.
@@ -231,17 +241,33 @@ def measure_segmentation_parity(
         worst = max(worst, float(np.abs(found[0] - found[1]).max()))
         height, width = picture.shape[:2]
         first, second = (label(maps, fitted, spec, height=height, width=width)[0] for maps in found)
-        confusion += count(first, second.astype(np.int64), labels)
+        sure = leads(found[0], fitted, spec, height=height, width=width) >= margin
+        confusion += count(np.where(sure, first, np.uint8(IGNORED)), second.astype(np.int64), labels)
     if not cosines:
         raise ValueError("parity needs at least one picture, got none")
     metrics = SegmentationMetrics(classes=(BACKGROUND, *reference.names), confusion=confusion)
+    compared = bool(confusion.any())
     return SegmentationParity(
         images=len(cosines),
         cosine=min(cosines),
-        iou=metrics.miou,
-        pixels_differing=1 - metrics.pixel_accuracy,
+        iou=metrics.miou if compared else 1.0,
+        pixels_differing=1 - metrics.pixel_accuracy if compared else 0.0,
         score_error=worst,
     )
+
+
+def leads(
+    found: NDArray[np.float32], fitted: Fitted, spec: SegmenterSpec, *, height: int, width: int
+) -> NDArray[np.float32]:
+    """[height, width] how much the best score of each pixel, the background's among them, leads the second best."""
+    down, across = way_back(fitted, spec, height=height, width=width)
+    best = np.full((height, width), spec.background, np.float32)
+    second = np.full_like(best, -np.inf)
+    for mask in found @ across:
+        plane = down @ mask
+        np.maximum(second, np.minimum(best, plane), out=second)
+        np.maximum(best, plane, out=best)
+    return best - second
 
 
 def measure_miou(
