@@ -69,5 +69,8 @@ def any_in_cells(pixels: NDArray[np.bool_], grid: tuple[int, int]) -> Mask:
 
 @functools.lru_cache(maxsize=4)
 def segmenter_at(path: Path) -> SegmentationPipeline:
-    """The segmenter of a bundle, loaded once however many cameras use it; raises as ``open_segmenter``."""
-    return open_segmenter(path, threads=None)
+    """The segmenter of a bundle, loaded once however many cameras use it; raises as ``open_segmenter``.
+
+    Its masks are not refined along colours, which takes as long as all the rest: cells are coarser than outlines.
+    """
+    return open_segmenter(path, threads=None).with_options(pamr=False)
