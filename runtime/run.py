@@ -95,8 +95,6 @@ def main(
 ) -> int:  # fmt: skip
     """Detect objects in every frame of a source with BUNDLE: a bundle, a checkpoint, or `default`.
 
-    A bundle that segments by words colours its masks, under a legend; their connected parts are what is found.
-
     \b
     edgekit run --source demo --save demo.mp4
     edgekit run detector.edgekit --camera 0 --jsonl - | jq -c '[.frame, .detections]'
@@ -104,8 +102,9 @@ def main(
     edgekit run words.edgekit --camera 0 --prompts others.json --view 8080
     edgekit run --source gate=usb://0 --source yard=rtsp://host/stream --zones '{camera}.json' --mqtt mqtt://broker
 
-    A camera or stream gives its newest frame each time; a video or folder gives every frame. Ctrl-C ends the run and
-    completes its files. {camera} in the name of a file is the name of the camera.
+    Of a bundle that segments by words, the connected parts of masks are what is found. A camera or stream gives its
+    newest frame each time, a video or folder every frame. Ctrl-C ends the run and completes its files. {camera} in the
+    name of a file is the name of the camera.
     """
     from edgekit.cameras import open_source
     from edgekit.errors import UsageError

@@ -16,6 +16,7 @@ TWO_ENGINES = """
 import signal, sys
 from pathlib import Path
 from edgekit.backends import load_engine
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
 engines = [load_engine("openvino", Path(sys.argv[1]), threads=1) for _ in range(2)]
 engines.pop(0)
 engines.pop(0)

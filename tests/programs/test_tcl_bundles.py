@@ -213,7 +213,7 @@ def test_what_an_export_refuses(checkpoint: Path, tmp_path: Path) -> None:
 
 
 def test_detectors_verbs_say_that_it_is_none(bundle: Path, data: Path, tmp_path: Path, tiny: ModuleType) -> None:
-    for arguments in (("val", bundle, "--data", data), ("run", bundle, "--source", data / "images", "--jsonl", "-")):
+    for arguments in (("val", bundle, "--data", data), ("bench", "sparse", bundle)):
         result = call(*arguments)
         assert result.exit_code == 2, result.output
         assert "segments pictures by words; what is asked for here needs a detector" in result.output
