@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Measure what pretraining is worth: ``measure_pretraining.py RUNS --data voc07`` fills docs/results/few_labels.json.
+"""Measure what pretraining is worth: ``measure_pretraining.py RUNS... --data voc07`` fills docs/results/.
 
-RUNS holds folders of runs: ``scrl`` and ``byol`` of ``edgekit pretrain``, and ``few-NAME`` of ``edgekit train`` on the
-same few labels, from weights of that NAME (``random``, ``byol``, ``scrl``, ``imagenet``; those that are there). How
+Each RUNS holds folders of runs: ``scrl`` and ``byol`` of ``edgekit pretrain``, and ``few-NAME`` of ``edgekit train`` on
+the same few labels, from weights of that NAME (``random``, ``byol``, ``scrl``, ``imagenet``; those that are there). How
 they are made:
 
     D="--data voc07 --data videos"
@@ -43,34 +43,35 @@ def log_of(run: Path) -> list[dict[str, str]]:
 
 def row(runs: Path, name: str, data: Path) -> list[Any]:
     """One start: how long it was pretrained, and what its detector is worth."""
-    pretraining = runs / name / "log.csv"
     epochs = probe = None
-    if pretraining.is_file():
+    if (runs / name / "log.csv").is_file():
         log = log_of(runs / name)
         epochs, probe = len(log), percent(float(log[-1]["val_accuracy"]))
     run = runs / f"few-{name}"
     scores = edgekit("val", run / "best.pt", "--data", data, "--threads", 1)
     measured = [percent(value) for value in (scores["ap50"], scores["mask_off"]["ap50"], scores["map"])]
-    return [STARTS[name], epochs, probe, len(log_of(run)), *measured, percent(scores["mask_recall"])]
+    seed = json.loads((run / "config.json").read_text())["seed"]
+    return [STARTS[name], epochs, probe, seed, len(log_of(run)), *measured, percent(scores["mask_recall"])]
 
 
 @click.command()
-@click.argument("runs", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("runs", nargs=-1, required=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--data", type=click.Path(exists=True, path_type=Path), required=True, help="With its split val.")
 @click.option("--remark", default="", help="A sentence for the note under the table.")
-def main(runs: Path, data: Path, remark: str) -> None:
+def main(runs: tuple[Path, ...], data: Path, remark: str) -> None:
     """Fill docs/results/few_labels.json."""
-    names = [name for name in STARTS if (runs / f"few-{name}" / "best.pt").is_file()]
-    about = edgekit("info", runs / f"few-{names[0]}" / "best.pt")["provenance"]["training_data"]
-    config = json.loads((runs / f"few-{names[0]}" / "config.json").read_text())
+    found = [(one, name) for name in STARTS for one in runs if (one / f"few-{name}" / "best.pt").is_file()]
+    first = found[0][0] / f"few-{found[0][1]}"
+    about = edgekit("info", first / "best.pt")["provenance"]["training_data"]
+    config = json.loads((first / "config.json").read_text())
     note = (
         f"{config['model']} at {config['sizes'][0][1]} px on {about}, AP50 and mAP on {data.resolve().name} val with"
         " masks. The probe is a linear classifier of the pretrained features, for pictures of which one class covers"
         f" most. {remark}"
     )
-    columns = ["starts from", "pretrained, epochs", "probe", "epochs", "AP50", "AP50 without masks", "mAP",
+    columns = ["starts from", "pretrained, epochs", "probe", "seed", "epochs", "AP50", "AP50 without masks", "mAP",
                "mask recall"]  # fmt: skip
-    document = {"columns": columns, "rows": [row(runs, name, data) for name in names], "note": note.strip()}
+    document = {"columns": columns, "rows": [row(one, name, data) for one, name in found], "note": note.strip()}
     (RESULTS / "few_labels.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
