@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from edgekit.data.letterbox import letterbox
 from edgekit.masks.pyramid import Mask
+from edgekit.sinks.colours import Colour, class_colour
 from edgekit.sinks.label_map import STRENGTH, legend_over
 from edgekit.spec import Described
 from edgekit.tracking.zones import Corners, Zones
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from edgekit.pipeline import FrameResult, Segments
 
 Picture = NDArray[np.uint8]
-Colour = tuple[int, int, int]
 
 ZONE_COLOUR: Colour = (255, 220, 60)
 
@@ -122,13 +121,6 @@ def _cells(
         for length, bar, input_length, cells in sizes
     )
     return rows, columns
-
-
-def class_colour(class_id: int) -> Colour:
-    """A bright RGB colour for each class; neighbouring ids get hues that are far apart."""
-    hue = (0.13 + class_id * 0.61803398875) % 1  # the golden ratio spreads any number of hues evenly
-    red, green, blue = colorsys.hsv_to_rgb(hue, 0.75, 1.0)
-    return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def _write(canvas: Picture, text: str, *, left: int, bottom: int, scale: float, paper: Colour) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 import functools
 import io
 import math
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from edgekit.errors import StorageError
+from edgekit.sinks.colours import Colour, class_colour
 
 BACKGROUND = "background"
 PAPER, INK = (24, 24, 24), (240, 240, 240)
@@ -27,16 +27,10 @@ Palette = NDArray[np.uint8]
 
 
 def colours(names: Sequence[str]) -> Palette:
-    """A colour for each name: hues a golden ratio apart differ well however many there are."""
-    palette = np.zeros((len(names), 3), np.uint8)
-    number = 0
-    for index, name in enumerate(names):
-        if index == 0 and name == BACKGROUND:
-            continue
-        hue, bright = (0.02 + number * 0.618034) % 1.0, 1.0 if number % 2 == 0 else 0.75
-        palette[index] = [round(255 * part) for part in colorsys.hsv_to_rgb(hue, 0.85, bright)]
-        number += 1
-    return palette
+    """A colour for each name; a background, which comes first, has none."""
+    without = int(tuple(names[:1]) == (BACKGROUND,))
+    found = [class_colour(number) for number in range(len(names) - without)]
+    return np.array([*[(0, 0, 0)] * without, *found], np.uint8).reshape(-1, 3)
 
 
 def blend(image: NDArray[np.uint8], labels: NDArray[np.int64], palette: Palette) -> NDArray[np.uint8]:
@@ -47,7 +41,7 @@ def blend(image: NDArray[np.uint8], labels: NDArray[np.int64], palette: Palette)
     return np.where(coloured, np.round(mixed), image).astype(np.uint8)
 
 
-Entries = Sequence[tuple[str, tuple[int, int, int]]]
+Entries = Sequence[tuple[str, Colour]]
 """Lines of a legend: text and colour."""
 
 

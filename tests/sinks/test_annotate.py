@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from edgekit.data.letterbox import letterbox
 from edgekit.pipeline import Segments
-from edgekit.sinks.annotate import ZONE_COLOUR, annotate, class_colour, shade_background
+from edgekit.sinks.annotate import ZONE_COLOUR, annotate, shade_background
+from edgekit.sinks.colours import class_colour
 from edgekit.spec import DetectorSpec
 from edgekit.tracking import Track
 from edgekit.tracking.zones import Line, Zone, Zones
