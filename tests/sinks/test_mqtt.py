@@ -210,7 +210,7 @@ def test_no_event_is_lost_while_the_broker_is_killed_and_comes_back(
     received = [event["seq"] for event in receiver.of("site/test/events")]
     assert list(dict.fromkeys(received)) == list(range(1, number + 1))  # first arrivals: all of them, in order
     assert sink.counts() == Counts(offered=number, written=number)
-    assert slowest_s < 0.1
+    assert slowest_s < 1  # who waits for a dead broker waits for seconds; a busy machine does for tenths
 
 
 @pytest.mark.slow
