@@ -73,6 +73,9 @@ def main(
     skips inactive sites has to do under the masks seen. Latency is wall time of the whole way from the picture to its
     detections, in percentiles over the frames. The networks that --macs knows by name: edgekit models.
     """
+    from edgekit.blas import one_blas_thread
+
+    one_blas_thread()
     if macs_alone:
         _print_macs(model, every_row=layers, as_json=as_json)
         return

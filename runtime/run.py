@@ -106,13 +106,16 @@ def main(
     newest frame each time, a video or folder every frame. Ctrl-C ends the run and completes its files. {camera} in the
     name of a file is the name of the camera.
     """
+    from edgekit.blas import one_blas_thread
+
+    one_blas_thread()
     from edgekit.cameras import open_source
     from edgekit.errors import UsageError
     from edgekit.live.camera import Camera, Watching, check_one_each, name_sources
     from edgekit.live.feeds import Feeds
     from edgekit.live.looking import open_looking
     from edgekit.live.memory import steady_memory
-    from edgekit.live.outputs import Outputs, Wanted
+    from edgekit.live.outputs import Outputs, Wanted, check_not_read
     from edgekit.live.watchdog import Watchdog
     from edgekit.pipeline import Pipeline
     from edgekit.sinks.summary import Summary
@@ -123,7 +126,7 @@ def main(
     wanted = Wanted(**{field.name: settings[field.name] for field in fields(Wanted)})
     for option in ("save", "record", "zones"):
         check_one_each(f"--{option}", settings[option], len(named))
-    _keep_input([source for _, source in named], wanted.save)
+    check_not_read([source for _, source in named], wanted.save)
     needs_tracks = any(settings[key] for key in ("zones", "mqtt", "webhook", "view")) or "tracks" in settings["mask"]
     if settings["follow"] is None:
         settings["follow"] = needs_tracks
@@ -180,15 +183,6 @@ def _what_to_run(
             "Try: edgekit run --source demo; or --camera 0, or --source FILE, FOLDER or URL"
         )
     return model or "default", wanted
-
-
-def _keep_input(sources: list[str], save: str | None) -> None:
-    """Refuse to replace a video that is being read by the annotated one."""
-    from edgekit.errors import UsageError
-
-    for source in map(Path, sources):
-        if save is not None and Path(save).exists() and source.exists() and source.samefile(save):
-            raise UsageError(f"--save {save} is the source itself: choose another name")
 
 
 def _report(summary: Summary, feeds: Feeds[Any]) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from edgekit.errors import MissingDependencyError
+from edgekit.errors import MissingDependencyError, UsageError
 from edgekit.live.camera import Camera, of_camera
 from edgekit.live.feeds import Feeds
 from edgekit.opencv import require_opencv
@@ -244,6 +244,13 @@ class Outputs:
             metrics=metrics,
             zones=only.path if only else {name: file.path for name, file in places.items()},
         )
+
+
+def check_not_read(sources: Sequence[str], save: str | None) -> None:
+    """Raise ``UsageError`` if the annotated video would replace a video that is being read."""
+    for source in map(Path, sources):
+        if save is not None and Path(save).exists() and source.exists() and source.samefile(save):
+            raise UsageError(f"--save {save} is the source itself: choose another name")
 
 
 class _ByCamera:
