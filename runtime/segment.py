@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -56,7 +54,7 @@ def main(
     from edgekit.learning.distributed import choose_device
     from edgekit.models.tcl.checkpoint import load_tcl
     from edgekit.models.tcl.prompts import parse_prompts
-    from edgekit.models.tcl.segmenter import BACKGROUND, Segmenter, options_for
+    from edgekit.models.tcl.segmenter import BACKGROUND, Segmenter, changed, options_for
     from edgekit.models.tcl.tokenizer import Tokenizer
     from edgekit.models.torch_threads import use_threads
     from edgekit.sinks.label_map import colours, write_segments
@@ -71,8 +69,7 @@ def main(
     names = tuple(name for name in parse_prompts(prompts) if name != BACKGROUND)
     pictures = find_pictures(source)[:max_frames]
     model = load_tcl(checkpoint, clip=clip).model.to(choose_device(device))
-    given: dict[str, Any] = {"templates": templates, "pamr": pamr, "background": background, "clip_share": clip_share}
-    options = replace(options_for(model), **{name: value for name, value in given.items() if value is not None})
+    options = changed(options_for(model), templates=templates, pamr=pamr, background=background, clip_share=clip_share)
     segmenter = Segmenter(model, (BACKGROUND, *names), options, Tokenizer())
     palette = colours(segmenter.names)
     # 2. every picture

@@ -31,6 +31,12 @@ def edgekit(*arguments: object) -> Any:
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
+def log_of(run: Path) -> list[dict[str, str]]:
+    """The lines of a run's log, one an epoch or some steps."""
+    with (run / "log.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def percent(share: float) -> str:
     """0..1 as per cent."""
     return f"{100 * share:.1f} %"
@@ -203,8 +209,7 @@ def sparse(_: Path, __: Path) -> dict[str, Any]:
 def training(_: Path, run: Path) -> dict[str, Any]:
     """The shipped run, epoch by epoch."""
     config = json.loads((run / "config.json").read_text())
-    with (run / "log.csv").open(newline="") as file:
-        log = list(csv.DictReader(file))
+    log = log_of(run)
     columns = ["epoch", "size", "classification", "box", "objectness", "hint", "omg_hint", "ap50", "mask_recall",
                "active_share"]  # fmt: skip
     columns = [name for name in columns if any(float(row.get(name) or 0) for row in log)]

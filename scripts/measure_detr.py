@@ -8,7 +8,6 @@ The two runs are of one recipe, one with a share of tokens and one with all of t
 
 from __future__ import annotations
 
-import csv
 import itertools
 import json
 import statistics
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from measure_default import PRECISIONS, RESULTS, edgekit, percent
+from measure_default import PRECISIONS, RESULTS, edgekit, log_of, percent
 
 from edgekit.cameras import open_source
 from edgekit.masks.reuse import video_mask
@@ -87,12 +86,6 @@ def detr_training(_: Path, runs: Runs) -> dict[str, Any]:
         )
     columns = ["encoder", "epoch", "class", "box", "GIoU", "correlation", "AP50", "AP50 with masks", "mAP with masks"]
     return {"columns": columns, "rows": rows, "note": note}
-
-
-def log_of(run: Path) -> list[dict[str, str]]:
-    """The lines of a run's log, one an epoch."""
-    with (run / "log.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def detr_bundles(data: Path, runs: Runs) -> dict[str, Any]:

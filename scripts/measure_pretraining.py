@@ -19,13 +19,12 @@ table.
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 from typing import Any
 
 import click
-from measure_default import RESULTS, edgekit, percent
+from measure_default import RESULTS, edgekit, log_of, percent
 
 STARTS = {
     "random": "random weights",
@@ -33,12 +32,6 @@ STARTS = {
     "scrl": "SCRL, no labels",
     "imagenet": "ImageNet, 1.3 M labels",
 }
-
-
-def log_of(run: Path) -> list[dict[str, str]]:
-    """The lines of a run's log, one an epoch."""
-    with (run / "log.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def row(runs: Path, name: str, data: Path) -> list[Any]:

@@ -8,7 +8,6 @@ the log of the run; ``scripts/readme_tables.py`` then writes the tables. ``--onl
 
 from __future__ import annotations
 
-import csv
 import json
 import subprocess
 import tempfile
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from measure_default import PRECISIONS, RESULTS, edgekit, percent
+from measure_default import PRECISIONS, RESULTS, edgekit, log_of, percent
 
 FORMATS = {"onnx": ("onnxruntime", "openvino"), "openvino": ("openvino",), "tflite": ("tflite",)}
 """Format -> the engines that are timed with it."""
@@ -30,20 +29,18 @@ REFUSED = 5
 
 def tcl_training(data: Path, run: Path, untrained: Path, device: str) -> dict[str, Any]:
     """The run at each of its evaluations, and how good its best weights are beside none and beside no masks."""
-    with (run / "log.csv").open(newline="") as file:
-        log = [line for line in csv.DictReader(file) if line["miou"]]
+    lines = log_of(run)
+    log = [line for line in lines if line["miou"]]
     config = json.loads((run / "config.json").read_text())
-    rows: list[list[Any]] = [
-        ["untrained", 0, *[None] * 3, *miou(untrained, data, "val"), miou(untrained, data, "train")[0]]
-    ]
+    before, after = ({split: evaluate(one, data, split) for split in ("val", "train")} for one in (untrained, run))
+    rows: list[list[Any]] = [["untrained", 0, *[None] * 3, *scores(before)]]
     for line in log:
         losses = [f"{float(line[key]):.3f}" for key in ("tcl_v", "tcl_f", "area")]
         rows.append([line["phase"], int(line["step"]), *losses, *(percent(float(line[key])) for key in SCORES), None])
-    rows.append(["best of these", None, *[None] * 3, *miou(run, data, "val"), miou(run, data, "train")[0]])
-    whole = [percent(evaluate(run, data, split)["whole_pictures_miou"]) for split in ("val", "train")]
+    rows.append(["best of these", None, *[None] * 3, *scores(after)])
+    whole = [percent(report["whole_pictures_miou"]) for report in after.values()]
     rows.append(["whole pictures", None, *[None] * 3, whole[0], None, whole[1]])
-    with (run / "log.csv").open(newline="") as file:
-        minutes = sum(float(line["seconds"]) for line in csv.DictReader(file)) / 60
+    minutes = sum(float(line["seconds"]) for line in lines) / 60
     note = (
         f"{config['model']} from ImageNet's MobileNetV2, on captions of coco_mini and of class names of voc07 train:"
         f" {config['align_steps']} steps in which the encoders meet and {config['steps']} of the masker,"
@@ -65,10 +62,9 @@ def evaluate(run: Path, data: Path, split: str) -> dict[str, Any]:
     return report
 
 
-def miou(run: Path, data: Path, split: str) -> list[str]:
-    """mIoU and the share of the pixels that are right."""
-    report = evaluate(run, data, split)
-    return [percent(report[key]) for key in SCORES]
+def scores(reports: dict[str, dict[str, Any]]) -> list[str]:
+    """mIoU and the share of the pixels that are right, and mIoU on the masks of train."""
+    return [*(percent(reports["val"][key]) for key in SCORES), percent(reports["train"]["miou"])]
 
 
 def tcl_bundles(data: Path, run: Path, _: Path, __: str) -> dict[str, Any]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -111,7 +110,7 @@ def main(
     from edgekit.learning.distributed import choose_device
     from edgekit.models.tcl.checkpoint import load_tcl
     from edgekit.models.tcl.prompts import parse_classes
-    from edgekit.models.tcl.segmenter import BACKGROUND, Segmenter, options_for
+    from edgekit.models.tcl.segmenter import BACKGROUND, Segmenter, changed, options_for
     from edgekit.models.tcl.tokenizer import Tokenizer
     from edgekit.segmentation.things import find_things
 
@@ -128,8 +127,7 @@ def main(
     footage = Footage(others, every=every, limit=limit)
     loaded = load_tcl(checkpoint, clip=clip)
     model = loaded.model.to(choose_device(device))
-    given: dict[str, Any] = {"templates": templates, "pamr": pamr, "background": background, "clip_share": clip_share}
-    options = replace(options_for(model), **{name: value for name, value in given.items() if value is not None})
+    options = changed(options_for(model), templates=templates, pamr=pamr, background=background, clip_share=clip_share)
     texts = tuple(text for of_class in classes.values() for text in of_class)
     segmenter = Segmenter(model, (BACKGROUND, *texts), options, Tokenizer())
     sure = min(1.0, options.background_score + SURE) if conf is None else conf

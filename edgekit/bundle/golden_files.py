@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from edgekit.boxes import Boxes
 from edgekit.bundle.fields import Fields, number, parse_json
 from edgekit.bundle.listed import Golden
-from edgekit.bundle.reading import Bundle
+from edgekit.bundle.reading import Bundle, SegmentationBundle
+from edgekit.bundle.segmentation_manifest import SegmentationGolden
 from edgekit.data.picture_file import decode_picture
 from edgekit.detections import Detections
 from edgekit.errors import BundleError, BundleIntegrityError
@@ -62,7 +63,7 @@ class Recording:
     """After suppression, in input pixels."""
 
 
-def read_picture(bundle: Bundle, golden: Golden) -> NDArray[np.uint8]:
+def read_picture(bundle: Bundle | SegmentationBundle, golden: Golden | SegmentationGolden) -> NDArray[np.uint8]:
     """The golden input [H, W, 3] RGB; raises :class:`BundleIntegrityError` if it is no PNG of the input's size."""
     spec, name = bundle.manifest.spec, golden.input
     data = bundle.file(name).read_bytes()

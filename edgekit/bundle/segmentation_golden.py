@@ -12,7 +12,6 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import struct
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -20,14 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.bundle.fields import Fields, parse_json
-from edgekit.bundle.golden_files import INPUT, OUTPUT
+from edgekit.bundle.golden_files import INPUT, OUTPUT, read_picture
 from edgekit.bundle.reading import SegmentationBundle
 from edgekit.bundle.segmentation_manifest import SegmentationTolerance
 from edgekit.bundle.trying import try_engines
 from edgekit.bundle.writing import BundleWriter
-from edgekit.data.picture_file import decode_picture, encode_png
+from edgekit.data.picture_file import encode_png
 from edgekit.data.resize import resize_into
-from edgekit.errors import BundleError, BundleIntegrityError
+from edgekit.errors import BundleError
 from edgekit.segmentation.fitting import Fitted, fit, input_tensor
 from edgekit.segmentation.pipeline import SegmentationPipeline, label, own_prompts, segmenter_of
 from edgekit.segmentation.scores import masks
@@ -130,7 +129,7 @@ def verify_segmentation(
         UsageError: the bundle does not run on ``engine``.
     """
     manifest, limits = bundle.manifest, bundle.manifest.golden.tolerance
-    fitted, recorded = fit(_read_picture(bundle), manifest.spec), _read_masks(bundle)
+    fitted, recorded = fit(read_picture(bundle, manifest.golden), manifest.spec), _read_masks(bundle)
     expected = _labels(recorded, fitted, bundle)
 
     def check(name: str) -> SegmentationCheck:
@@ -163,21 +162,6 @@ def _masks(pipeline: SegmentationPipeline, fitted: Fitted) -> NDArray[np.float32
 def _labels(found: NDArray[np.float32], fitted: Fitted, bundle: SegmentationBundle) -> NDArray[np.uint8]:
     height, width = fitted.image.shape[:2]
     return label(found, fitted, bundle.manifest.spec, height=height, width=width)[0]
-
-
-def _read_picture(bundle: SegmentationBundle) -> NDArray[np.uint8]:
-    """The golden input [H, W, 3] RGB."""
-    spec, name = bundle.manifest.spec, bundle.manifest.golden.input
-    data = bundle.file(name).read_bytes()
-    # The size is checked in the header: decoding first would let a small file ask for gigabytes.
-    size = struct.unpack(">II", data[16:24]) if data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) >= 24 else None
-    if size != (spec.width, spec.height):
-        got = f"{size[0]}x{size[1]}" if size else "no PNG"
-        raise BundleIntegrityError(f"{name} must be a PNG of {spec.width}x{spec.height} pixels, got {got}")
-    try:
-        return decode_picture(data, upright=False)
-    except ValueError as error:
-        raise BundleIntegrityError(f"{name} is a damaged PNG; copy the bundle again") from error
 
 
 def _read_masks(bundle: SegmentationBundle) -> NDArray[np.float32]:

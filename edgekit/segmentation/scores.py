@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.decoding.one_stage import sigmoid
 from edgekit.segmentation.enlarging import interpolation
 from edgekit.segmentation.pamr import refine
 from edgekit.segmentation.spec import SegmenterSpec
@@ -26,11 +27,6 @@ def cosine_map(embedding: NDArray[np.float32], prompts: NDArray[np.float32]) -> 
     lengths = np.sqrt(np.einsum("dc,dc->c", cells, cells))
     cosines = (prompts @ cells) / np.maximum(lengths, np.float32(COSINE_EPS))
     return np.asarray(cosines.reshape(-1, rows, columns), np.float32)
-
-
-def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Any shape -> 0..1."""
-    return np.asarray(1 / (1 + np.exp(-np.clip(logits, -80, 80))), np.float32)
 
 
 def masks(
